@@ -1,0 +1,173 @@
+"""PostgreSQL: one pool, used through SQLAlchemy for models and queries, and raw for the hot statements.
+
+The hot paths (open an intent, record an outcome, settle) run on the asyncpg connection under SQLAlchemy's pool, because the
+ORM costs several times the statement itself; `docs/performance.md` has the figures. Both ways share this pool.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import asyncpg
+import orjson
+from sqlalchemy import MetaData
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.util import greenlet_spawn
+
+T = TypeVar("T")
+
+RawConnection: TypeAlias = Any  # asyncpg ships no types; it is always an asyncpg.Connection
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class DatabaseAway(Exception):
+    """PostgreSQL cannot be reached."""
+
+
+# What a connection raises when the server is gone, stopping or starting.
+AWAY = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+)
+_RETRYABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+def asyncpg_url(url: str) -> str:
+    """`postgres://`, `postgresql://` and `postgresql+asyncpg://` all name the same server; SQLAlchemy wants the last."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
+        raise ValueError("DATABASE_URL must begin with postgresql:// (PostgreSQL is the only database).")
+    return "postgresql+asyncpg://" + rest
+
+
+class Database:
+    def __init__(self, url: str, *, pool_size: int = 10, overflow: int = 10) -> None:
+        self.url = asyncpg_url(url)
+        self.engine: AsyncEngine = create_async_engine(
+            self.url,
+            pool_size=pool_size,
+            max_overflow=overflow,
+            pool_timeout=10,
+            pool_recycle=1800,
+            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_deserializer=orjson.loads,
+            connect_args={"timeout": 5, "command_timeout": 30, "server_settings": {"timezone": "UTC", "jit": "off"}},
+        )
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """A SQLAlchemy connection in one transaction: committed at the end, rolled back on an exception.
+
+        DatabaseAway when the server cannot be reached.
+        """
+        try:
+            async with self.engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            if error.connection_invalidated or isinstance(error.orig, OSError):
+                raise DatabaseAway(str(error.orig)) from error
+            raise
+        except (OSError, PoolTimeout, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+            raise DatabaseAway(str(error)) from error
+
+    @asynccontextmanager
+    async def raw(self) -> AsyncIterator[RawConnection]:
+        """The asyncpg connection of a pooled connection, outside any transaction: each statement commits by itself.
+
+        DatabaseAway when the server cannot be reached or goes while the block runs; what was under way is then unknown.
+        """
+        pooled, connection = await self._check_out()
+        try:
+            yield connection
+        except AWAY as error:
+            if not connection.is_closed() and isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
+                # Raised by something else in the block (a socket, a timeout of the caller): not ours to translate.
+                raise
+            await greenlet_spawn(pooled.invalidate)
+            raise DatabaseAway(str(error) or type(error).__name__) from error
+        finally:
+            if pooled.is_valid:
+                if connection.is_closed() or connection.is_in_transaction():
+                    await greenlet_spawn(pooled.invalidate)
+                await greenlet_spawn(pooled.close)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[RawConnection]:
+        """The raw connection inside one READ COMMITTED transaction."""
+        async with self.raw() as connection, connection.transaction():
+            yield connection
+
+    async def in_transaction(self, work: Callable[[RawConnection], Awaitable[T]]) -> T:
+        """Run `work` in a transaction, again after a deadlock or serialization error (at most five times).
+
+        `work` must have no effect outside the database, since it may run more than once.
+        """
+        for attempt in range(5):
+            try:
+                async with self.transaction() as connection:
+                    return await work(connection)
+            except _RETRYABLE:
+                if attempt == 4:
+                    raise
+                await asyncio.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 - jitter, not a secret
+        raise AssertionError("unreachable")
+
+    async def _check_out(self) -> tuple[Any, RawConnection]:
+        """A live pooled connection. One that the server closed while it lay in the pool is thrown away, not handed out."""
+        try:
+            while True:
+                pooled = await self.engine.raw_connection()
+                connection = pooled.driver_connection
+                assert connection is not None
+                if not connection.is_closed():
+                    return pooled, connection
+                await greenlet_spawn(pooled.invalidate)
+        except AWAY as error:
+            raise DatabaseAway(str(error) or type(error).__name__) from error
+        except (DBAPIError, PoolTimeout) as error:
+            raise DatabaseAway(str(error)) from error
+
+    async def ping(self) -> None:
+        """DatabaseAway when PostgreSQL does not answer."""
+        async with self.raw() as connection:
+            await connection.fetchval("SELECT 1", timeout=2)
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def plain_url(url: str) -> str:
+    """The URL as asyncpg itself reads it (for LISTEN connections, which never come from the pool)."""
+    return asyncpg_url(url).replace("postgresql+asyncpg://", "postgresql://", 1)
+
+
+def dumps(value: object) -> str:
+    """JSON text for a jsonb parameter of a raw statement."""
+    return orjson.dumps(value).decode()
+
+
+def loads(value: str | bytes | None) -> Any:
+    """The value of a jsonb column that a raw statement gave."""
+    return None if value is None else orjson.loads(value)
