@@ -38,7 +38,7 @@ def same(left: bytes | str, right: bytes | str) -> bool:
 
 
 def seal(key: bytes, plain: bytes, context: str) -> bytes:
-    """AES-256-GCM with `context` (table, column, row id) as associated data. Layout: 12-byte nonce, ciphertext with tag."""
+    """AES-256-GCM; `context` (table, column, row id) is associated data. Layout: 12-byte nonce, ciphertext with tag."""
     nonce = os.urandom(12)
     return nonce + AESGCM(key).encrypt(nonce, plain, context.encode())
 

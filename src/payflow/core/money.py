@@ -16,7 +16,7 @@ class MoneyError(ValueError):
 
 @lru_cache(maxsize=256)
 def exponent(currency: str) -> int:
-    """Decimals of an ISO 4217 currency (JPY 0, NGN 2, KWD 3). MoneyError for codes without any (XAU) or unknown ones."""
+    """Decimals of an ISO 4217 currency (JPY 0, NGN 2, KWD 3). MoneyError for XAU and unknown codes."""
     try:
         decimals = Currency(currency).exponent
     except ValueError:
@@ -35,7 +35,7 @@ class Money:
 
     @classmethod
     def parse(cls, amount: Decimal | str | int, currency: str) -> "Money":
-        """From a decimal amount in major units. MoneyError when it has more decimals than the currency, or is not positive."""
+        """From a decimal amount in major units. MoneyError: too many decimals for the currency, or not positive."""
         places = exponent(currency)
         try:
             value = Decimal(amount)
@@ -65,20 +65,22 @@ class Money:
         MoneyError when the amount cannot be said in the provider's unit (a cent of a currency it counts in wholes).
         """
         shift = overrides.get(self.currency, exponent(self.currency)) - exponent(self.currency)
+        step = int(10 ** abs(shift))
         if shift >= 0:
-            return self.minor * int(10**shift)
-        quotient, rest = divmod(self.minor, 10**-shift)
+            return self.minor * step
+        quotient, rest = divmod(self.minor, step)
         if rest:
-            raise MoneyError(f"The provider takes {self.currency} only in steps of {10**-shift} minor units.")
+            raise MoneyError(f"The provider takes {self.currency} only in steps of {step} minor units.")
         return quotient
 
     @classmethod
     def from_provider(cls, minor: int, currency: str, overrides: Mapping[str, int]) -> "Money":
         """The reverse of `to_provider`."""
         shift = overrides.get(currency, exponent(currency)) - exponent(currency)
+        step = int(10 ** abs(shift))
         if shift <= 0:
-            return cls(minor * int(10**-shift), currency)
-        quotient, rest = divmod(minor, 10**shift)
+            return cls(minor * step, currency)
+        quotient, rest = divmod(minor, step)
         if rest:
             raise MoneyError(f"{minor} of the provider's unit is no whole minor unit of {currency}.")
         return cls(quotient, currency)

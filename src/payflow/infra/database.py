@@ -1,7 +1,7 @@
 """PostgreSQL: one pool, used through SQLAlchemy for models and queries, and raw for the hot statements.
 
-The hot paths (open an intent, record an outcome, settle) run on the asyncpg connection under SQLAlchemy's pool, because the
-ORM costs several times the statement itself; `docs/performance.md` has the figures. Both ways share this pool.
+The hot paths (open an intent, record an outcome, settle) run on the asyncpg connection under SQLAlchemy's pool, because
+the ORM costs several times the statement itself; `docs/performance.md` has the figures. Both ways share this pool.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ _RETRYABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
 def asyncpg_url(url: str) -> str:
-    """`postgres://`, `postgresql://` and `postgresql+asyncpg://` all name the same server; SQLAlchemy wants the last."""
+    """`postgres://`, `postgresql://` and `postgresql+asyncpg://` name the same server; SQLAlchemy wants the last."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
         raise ValueError("DATABASE_URL must begin with postgresql:// (PostgreSQL is the only database).")
@@ -135,7 +135,7 @@ class Database:
         raise AssertionError("unreachable")
 
     async def _check_out(self) -> tuple[Any, RawConnection]:
-        """A live pooled connection. One that the server closed while it lay in the pool is thrown away, not handed out."""
+        """A live pooled connection. One that the server closed while it lay in the pool is thrown away."""
         try:
             while True:
                 pooled = await self.engine.raw_connection()
