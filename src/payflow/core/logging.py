@@ -20,7 +20,7 @@ _SECRET_NAME = re.compile(
     r"(?i)(passw|secret|token|otp$|^pin$|_pin$|authorization|api.?key|credential|passkey|cvv|cvc|card_?number|signature|cookie)"
 )
 _SECRET_SHAPE = re.compile(
-    r"(?i)\b(?:sk|rk|pk)_(?:test|live)_\w+|\bwhsec_\w+|\bpf_key_\w+|\b(?:bearer|basic)\s+[\w.+/=~-]{8,}"
+    r"(?i)\b(?:sk|rk|pk)_(?:test|live)_\w+|\bwhsec_\w+|\bpf_(?:key|client)_[\w-]+|\b(?:bearer|basic)\s+[\w.+/=~-]{8,}"
     r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|\b[0-9a-f]{64}\b|\bticket=[\w-]+"
 )
 _CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")

@@ -1,0 +1,416 @@
+"""What a provider's answer means for a transaction. Pure: it changes the `Unit` in memory; the caller holds the row lock.
+
+`settle` is idempotent: the same answer again changes nothing, whether it comes by webhook, by query or from the initiation.
+An answer that says "paid" completes only if what it carries is what we asked for (`disagreement`); otherwise its money goes
+to suspense and a person decides.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from payflow.core.clock import rfc3339
+from payflow.core.errors import Conflict
+from payflow.core.money import Money
+from payflow.events.types import Origin
+from payflow.gateway.contract import Failure, NextAction, Result, Verdict
+from payflow.ledger import journals
+from payflow.transactions.aggregate import MONEY_SEEN, NEVER_SENT, Attempt, AttemptStatus, Unit
+from payflow.transactions.lifecycle import ENDED_UNPAID, OPEN, Cause, Kind, Status, allowed
+from payflow.transactions.move import move
+
+
+class Source(StrEnum):
+    """Where an answer came from. Only an initiation or a query may ask the customer to act again."""
+
+    INITIATION = "initiation"
+    WEBHOOK = "webhook"
+    QUERY = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who, when, and whether another attempt may still follow this one."""
+
+    source: Source
+    origin: Origin
+    now: datetime
+    last_attempt: bool = True
+
+
+ACCOUNT: Mapping[Kind, str] = {Kind.PAYMENT: "sales", Kind.FUNDING: "wallet"}
+
+
+def settle(unit: Unit, attempt: Attempt, result: Result, context: Context) -> bool:
+    """Apply one answer about one attempt. True when it left an event; what it only taught us (ids) is saved all the same."""
+    before = unit.transaction.version
+    _learn(unit, attempt, result, context)
+    _BY_VERDICT[result.verdict](unit, attempt, result, context)
+    return unit.transaction.version != before
+
+
+def disagreement(attempt: Attempt, result: Result) -> str | None:
+    """Why an answer that says "paid" must not complete: reference, currency or amount differ, or nothing binds the amount.
+
+    Requested (or paid, where there is none) must equal ours; more was paid only if the fee explains it exactly.
+    """
+    if result.reference is not None and result.reference != attempt.reference:
+        return "reference_mismatch"
+    for money in (result.requested, result.paid):
+        if money is not None and money.currency != attempt.amount.currency:
+            return "currency_mismatch"
+    if result.requested is not None and result.requested.minor != attempt.amount.minor:
+        return "amount_mismatch"
+    if result.paid is not None:
+        excess = result.paid.minor - attempt.amount.minor
+        if excess != 0 and (excess < 0 or result.fee is None or result.fee.minor != excess):
+            return "amount_mismatch"
+    if result.requested is None and result.paid is None:
+        same_session = set(result.provider_references) & set(attempt.provider_references)
+        if not (result.amount_bound and same_session):
+            return "amount_unproven"
+    return None
+
+
+def cancel(unit: Unit, attempts: list[Attempt], origin: Origin, now: datetime) -> None:
+    """The owner gives up before the provider has it. A customer who pays all the same makes a late success."""
+    for attempt in attempts:
+        if attempt.status in (AttemptStatus.CREATED, AttemptStatus.REQUIRES_ACTION, AttemptStatus.DECLINED):
+            attempt.status = AttemptStatus.CANCELLED
+            unit.touch(attempt, now)
+    move(unit, Status.CANCELLED, cause=Cause.USER, origin=origin, now=now)
+
+
+def expire(unit: Unit, attempt: Attempt, now: datetime, *, proven_unpaid: bool) -> None:
+    """The time is over: expired (or failed, after a decline) when an answer proves that nothing was paid, else a person looks."""
+    origin = Origin()
+    if not proven_unpaid:
+        reason = {"reason": "unresolved", "detail": "The provider gave no final answer in time."}
+        move(unit, Status.UNDER_REVIEW, cause=Cause.TIMER, origin=origin, now=now, data=reason)
+        return
+    declined = attempt.status is AttemptStatus.DECLINED
+    if attempt.status not in MONEY_SEEN and not declined:
+        attempt.status = AttemptStatus.EXPIRED
+        unit.touch(attempt, now)
+    if declined and allowed(unit.transaction.kind, unit.transaction.status, Status.FAILED, Cause.PROVIDER):
+        _fail(unit, attempt.failure, cause=Cause.PROVIDER, origin=origin, now=now)
+        return
+    move(unit, Status.EXPIRED, cause=Cause.TIMER, origin=origin, now=now)
+
+
+def resolve_review(
+    unit: Unit, attempts: list[Attempt], outcome: Status, reason: str, origin: Origin, now: datetime
+) -> None:
+    """An operator's decision about what is under review; suspended money is given to the owner or stays for a refund."""
+    transaction = unit.transaction
+    suspended = [attempt for attempt in attempts if attempt.status is AttemptStatus.UNDER_REVIEW]
+    if outcome is Status.COMPLETED:
+        _complete_by_hand(unit, attempts, suspended, now)
+    if outcome is Status.FAILED:
+        transaction.failure_code = "rejected_in_review"
+        transaction.failure_message = "The payment was rejected after review."
+    move(unit, outcome, cause=Cause.OPERATOR, origin=origin, now=now, data={"reason": reason})
+
+
+def _complete_by_hand(unit: Unit, attempts: list[Attempt], suspended: list[Attempt], now: datetime) -> None:
+    transaction = unit.transaction
+    account = ACCOUNT.get(transaction.kind)
+    if any(attempt.paid and attempt.paid.currency != transaction.amount.currency for attempt in suspended):
+        raise Conflict(
+            "It was paid in another currency, so it cannot be completed. Refund it.", code="currency_mismatch"
+        )
+    already = any(attempt.status is AttemptStatus.SUCCEEDED for attempt in attempts)
+    for attempt in suspended:
+        paid = attempt.paid or attempt.amount
+        attempt.status = AttemptStatus.SUCCEEDED
+        unit.touch(attempt, now)
+        transaction.paid_minor += paid.minor
+        if account:
+            unit.journals.append(
+                journals.released(attempt.id, transaction.id, transaction.user_id, paid, account=account)
+            )
+    if suspended or already:
+        return
+    # Nothing was ever reported as paid; the operator knows it from elsewhere, and says so in the reason.
+    attempt = attempts[-1]
+    attempt.status = AttemptStatus.SUCCEEDED
+    attempt.paid = attempt.amount
+    unit.touch(attempt, now)
+    transaction.paid_minor = attempt.amount.minor
+    if account:
+        unit.journals.append(_collected(unit, attempt, attempt.amount, None))
+
+
+def _learn(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    """Ids and raw status are worth keeping whatever the verdict; they never move anything."""
+    fresh = tuple(known for known in result.provider_references if known not in attempt.provider_references)
+    if fresh:
+        attempt.provider_references = (*attempt.provider_references, *fresh)
+        unit.touch(attempt, context.now)
+    if result.receipt and not attempt.receipt:
+        attempt.receipt = result.receipt
+        unit.touch(attempt, context.now)
+    if result.raw_status and result.raw_status != attempt.raw_status:
+        attempt.raw_status = result.raw_status
+        unit.touch(attempt, context.now)
+    if result.session_ends_at and not attempt.session_ends_at:
+        attempt.session_ends_at = result.session_ends_at
+        unit.touch(attempt, context.now)
+    if context.source is Source.QUERY:
+        attempt.last_checked_at = context.now
+        unit.touch(attempt, context.now)
+    transaction = unit.transaction
+    if transaction.status in OPEN and context.source is Source.INITIATION:
+        if result.checkout_url and not transaction.checkout_url:
+            transaction.checkout_url = result.checkout_url
+            unit.dirty = True
+        if result.next_action and not transaction.next_action:
+            transaction.next_action = action_json(result.next_action)
+            unit.dirty = True
+
+
+def _completed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    if attempt.status in MONEY_SEEN:
+        return
+    transaction = unit.transaction
+    problem = disagreement(attempt, result)
+    paid = result.paid or result.requested or attempt.amount
+    attempt.paid = paid
+    attempt.fee_minor = result.fee.minor if result.fee else None
+    attempt.failure = None
+    unit.touch(attempt, context.now)
+    may_complete = allowed(transaction.kind, transaction.status, Status.COMPLETED, Cause.PROVIDER)
+    if problem is None and may_complete and transaction.status is not Status.REVERSED and not _paid_before(unit):
+        _complete(unit, attempt, paid, result.fee, context)
+    else:
+        _suspend(unit, attempt, paid, problem, context)
+
+
+def _paid_before(unit: Unit) -> bool:
+    return unit.transaction.paid_minor > 0
+
+
+def _complete(unit: Unit, attempt: Attempt, paid: Money, fee: Money | None, context: Context) -> None:
+    transaction = unit.transaction
+    late = transaction.status in ENDED_UNPAID
+    attempt.status = AttemptStatus.SUCCEEDED
+    transaction.paid_minor = paid.minor
+    transaction.fee_minor = fee.minor if fee else None
+    transaction.provider = attempt.provider
+    transaction.failure_code = transaction.failure_message = None
+    if transaction.kind in ACCOUNT:
+        unit.journals.append(_collected(unit, attempt, paid, fee))
+    data: dict[str, Any] = {"paid_minor": paid.minor, "fee_minor": transaction.fee_minor}
+    if late:
+        data["late"] = True
+    move(unit, Status.COMPLETED, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
+
+
+def _collected(unit: Unit, attempt: Attempt, paid: Money, fee: Money | None) -> journals.Journal:
+    transaction = unit.transaction
+    account = ACCOUNT[transaction.kind]
+    return journals.collected(
+        attempt.id, transaction.id, transaction.user_id, attempt.provider, paid, fee, account=account
+    )
+
+
+def _suspend(unit: Unit, attempt: Attempt, paid: Money, problem: str | None, context: Context) -> None:
+    """Money that is not what we asked for, or a second time: kept apart, and nobody is credited."""
+    transaction = unit.transaction
+    attempt.status = AttemptStatus.UNDER_REVIEW
+    if transaction.kind in ACCOUNT:
+        unit.journals.append(
+            journals.suspended(attempt.id, transaction.id, transaction.user_id, attempt.provider, paid)
+        )
+    data = {
+        "attempt_reference": attempt.reference,
+        "received_minor": paid.minor,
+        "received_currency": paid.currency,
+        "reason": problem or ("paid_while_under_review" if not _paid_before(unit) else "duplicate_payment"),
+    }
+    how = {"cause": Cause.PROVIDER, "origin": context.origin, "now": context.now, "data": data}
+    if _paid_before(unit):
+        move(unit, None, event="duplicate_detected", **how)  # type: ignore[arg-type]
+    elif allowed(transaction.kind, transaction.status, Status.UNDER_REVIEW, Cause.PROVIDER):
+        move(unit, Status.UNDER_REVIEW, **how)  # type: ignore[arg-type]
+    else:
+        move(unit, None, event="under_review", **how)  # type: ignore[arg-type]
+
+
+def _requires_action(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    transaction = unit.transaction
+    if attempt.status in MONEY_SEEN or transaction.status not in OPEN:
+        return
+    if attempt.status in (AttemptStatus.CREATED, AttemptStatus.UNKNOWN, AttemptStatus.PROCESSING):
+        attempt.status = AttemptStatus.REQUIRES_ACTION
+        unit.touch(attempt, context.now)
+    if transaction.status is Status.REQUIRES_ACTION:
+        return
+    if transaction.status is Status.PROCESSING and context.source is Source.WEBHOOK:
+        return  # an old webhook may arrive late; only a fresh answer may ask the customer again
+    action = action_json(result.next_action) if result.next_action else transaction.next_action
+    if action is None:
+        return  # the answer says "waiting for the customer", but not for what: nothing a client could show
+    transaction.next_action = action
+    data = {"next_action": action, "checkout_url": transaction.checkout_url}
+    move(unit, Status.REQUIRES_ACTION, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
+
+
+def _processing(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    transaction = unit.transaction
+    if attempt.status in MONEY_SEEN or transaction.status not in OPEN:
+        return
+    if attempt.status is not AttemptStatus.PROCESSING:
+        attempt.status = AttemptStatus.PROCESSING
+        unit.touch(attempt, context.now)
+    if transaction.status is not Status.PROCESSING:
+        move(unit, Status.PROCESSING, cause=Cause.PROVIDER, origin=context.origin, now=context.now)
+
+
+def _ended(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    """Declined, cancelled or expired at the provider. A hosted session that lives on keeps the transaction open."""
+    transaction = unit.transaction
+    word = AttemptStatus(result.verdict.value)
+    if attempt.status in MONEY_SEEN or attempt.status in NEVER_SENT or attempt.status is word:
+        return
+    attempt.status = word
+    attempt.failure = result.failure
+    unit.touch(attempt, context.now)
+    if transaction.status not in OPEN:
+        return
+    if word is AttemptStatus.DECLINED:
+        _attempt_failed(unit, attempt, context)
+        if result.session_open:
+            return
+        _fail(unit, attempt.failure, cause=Cause.PROVIDER, origin=context.origin, now=context.now)
+        return
+    target = Status.CANCELLED if word is AttemptStatus.CANCELLED else Status.EXPIRED
+    move(unit, target, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=_failure_data(result.failure))
+
+
+def _not_accepted(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    """Refused or not sent. Of an initiation: nothing happened, so another provider may follow. Of a query: it tells nothing."""
+    if context.source is not Source.INITIATION or attempt.status is not AttemptStatus.CREATED:
+        return
+    attempt.status = AttemptStatus(result.verdict.value)
+    attempt.failure = result.failure or Failure("provider_unreachable", "The provider could not be reached.")
+    unit.touch(attempt, context.now)
+    if unit.transaction.status is not Status.PENDING:
+        return
+    _attempt_failed(unit, attempt, context)
+    if context.last_attempt:
+        _fail(unit, attempt.failure, cause=Cause.PROVIDER, origin=context.origin, now=context.now)
+
+
+def _unknown(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    """Nobody can say. After an initiation the provider may have it: processing, never sent again, asked later."""
+    if context.source is not Source.INITIATION or attempt.status is not AttemptStatus.CREATED:
+        return
+    attempt.status = AttemptStatus.UNKNOWN
+    attempt.failure = result.failure
+    unit.touch(attempt, context.now)
+    if unit.transaction.status is Status.PENDING:
+        move(
+            unit,
+            Status.PROCESSING,
+            cause=Cause.PROVIDER,
+            origin=context.origin,
+            now=context.now,
+            data={"reason": "outcome_unknown"},
+        )
+
+
+def _reversed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    transaction = unit.transaction
+    if attempt.status is AttemptStatus.REVERSED or transaction.status in (Status.REFUNDED, Status.REVERSED):
+        return
+    was_paid = attempt.status is AttemptStatus.SUCCEEDED
+    if was_paid and not allowed(transaction.kind, transaction.status, Status.REVERSED, Cause.PROVIDER):
+        return
+    attempt.status = AttemptStatus.REVERSED
+    unit.touch(attempt, context.now)
+    origin, now = context.origin, context.now
+    if was_paid:
+        if transaction.kind in ACCOUNT:
+            paid = attempt.paid or attempt.amount
+            unit.journals.append(
+                journals.reversed_collection(
+                    attempt.id,
+                    transaction.id,
+                    transaction.user_id,
+                    attempt.provider,
+                    paid,
+                    account=ACCOUNT[transaction.kind],
+                )
+            )
+        move(unit, Status.REVERSED, cause=Cause.PROVIDER, origin=origin, now=now)
+    elif allowed(transaction.kind, transaction.status, Status.UNDER_REVIEW, Cause.PROVIDER):
+        reason = {"reason": "reversed_before_completion"}
+        move(unit, Status.UNDER_REVIEW, cause=Cause.PROVIDER, origin=origin, now=now, data=reason)
+
+
+def _nothing(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    """`not_found` and `asked` decide nothing by themselves."""
+
+
+def _attempt_failed(unit: Unit, attempt: Attempt, context: Context) -> None:
+    data = {"attempt_reference": attempt.reference, **_failure_data(attempt.failure)}
+    move(
+        unit,
+        None,
+        event="attempt_failed",
+        cause=Cause.PROVIDER,
+        origin=context.origin,
+        now=context.now,
+        data=data,
+    )
+
+
+def _fail(unit: Unit, failure: Failure | None, *, cause: Cause, origin: Origin, now: datetime) -> None:
+    transaction = unit.transaction
+    if failure is not None:
+        transaction.failure_code, transaction.failure_message = failure.code, failure.message
+    move(unit, Status.FAILED, cause=cause, origin=origin, now=now, data=_failure_data(failure))
+
+
+def _failure_data(failure: Failure | None) -> dict[str, Any]:
+    return {} if failure is None else {"failure": {"code": failure.code, "message": failure.message}}
+
+
+def action_json(action: NextAction) -> dict[str, Any]:
+    """A next action as clients see it: only the fields that are set."""
+    value: dict[str, Any] = {"type": action.type.value}
+    if action.url:
+        value["url"] = action.url
+    if action.display_text:
+        value["display_text"] = action.display_text
+    if action.fields:
+        value["fields"] = dict(action.fields)
+    if action.expires_at:
+        value["expires_at"] = rfc3339(action.expires_at)
+    return value
+
+
+def next_check(now: datetime, created_at: datetime, count: int, schedule: tuple[float, ...]) -> datetime:
+    """When to ask again: ever more seldom, the last step for ever."""
+    return now + timedelta(seconds=schedule[min(count, len(schedule) - 1)])
+
+
+_Handler = Callable[[Unit, Attempt, Result, Context], None]
+
+_BY_VERDICT: Mapping[Verdict, _Handler] = {
+    Verdict.COMPLETED: _completed,
+    Verdict.PROCESSING: _processing,
+    Verdict.REQUIRES_ACTION: _requires_action,
+    Verdict.DECLINED: _ended,
+    Verdict.CANCELLED: _ended,
+    Verdict.EXPIRED: _ended,
+    Verdict.REVERSED: _reversed,
+    Verdict.REFUSED: _not_accepted,
+    Verdict.NOT_SENT: _not_accepted,
+    Verdict.NOT_FOUND: _nothing,
+    Verdict.ASKED: _nothing,
+    Verdict.UNKNOWN: _unknown,
+}
