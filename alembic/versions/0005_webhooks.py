@@ -21,9 +21,9 @@ STATEMENTS = (
         message_id uuid NOT NULL,
         transaction_id uuid CONSTRAINT fk_webhook_events_transaction_id REFERENCES transactions (id),
         outcome text NOT NULL CONSTRAINT ck_webhook_events_outcome
-            CHECK (outcome IN ('received', 'applied', 'unchanged', 'ignored')),
+            CHECK (outcome IN ('settled', 'ignored')),
         received_at timestamptz NOT NULL,
-        processed_at timestamptz,
+        processed_at timestamptz NOT NULL,
         CONSTRAINT pk_webhook_events PRIMARY KEY (provider, dedupe_key)
     )
     """,

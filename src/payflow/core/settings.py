@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     check_schedule_seconds: tuple[float, ...] = (20, 30, 60, 120, 300, 900, 3_600)
     provider_checks_per_minute: int = 120
     expiry_grace_seconds: float = 300.0
+    unresolved_review_seconds: float = Field(
+        default=86_400.0, description="After a session's end without a final answer: when a person has to look."
+    )
 
     socket_auth_seconds: float = 5.0
     socket_queue_size: int = 256

@@ -72,6 +72,23 @@ class EventRepository:
         async with self._database.raw() as own:
             return [from_row(row) for row in await own.fetch(query, transaction_id, after, limit)]
 
+    async def page(self, user_id: UUID | None, type: str | None, before: UUID | None, limit: int) -> list[Event]:
+        """Newest first, one more than `limit` to know whether more follow. `user_id` None: everybody's."""
+        async with self._database.raw() as connection:
+            rows = await connection.fetch(
+                f"""
+                SELECT {COLUMNS} FROM events
+                WHERE ($1::uuid IS NULL OR user_id = $1) AND ($2::text IS NULL OR type = $2)
+                  AND ($3::uuid IS NULL OR id < $3)
+                ORDER BY id DESC LIMIT $4
+                """,
+                user_id,
+                type,
+                before,
+                limit + 1,
+            )
+        return [from_row(row) for row in rows]
+
     async def missing(self, seen: Mapping[UUID, int], *, limit: int = 5_000) -> list[Event]:
         """For many transactions at once: every event after the sequence last seen of each. One query."""
         async with self._database.raw() as connection:

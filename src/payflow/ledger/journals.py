@@ -109,3 +109,17 @@ def reversed_collection(
             Line(f"provider_clearing:{provider}", None, paid.currency, -paid.minor),
         ],
     )
+
+
+def returned(attempt_id: UUID, transaction_id: UUID, user_id: UUID, provider: str, paid: Money) -> Journal:
+    """A person decided that suspended money goes back to who paid it."""
+    return Journal(
+        "returned",
+        "attempt",
+        attempt_id,
+        transaction_id,
+        [
+            Line("suspense", user_id, paid.currency, paid.minor),
+            Line(f"provider_clearing:{provider}", None, paid.currency, -paid.minor),
+        ],
+    )

@@ -10,9 +10,8 @@ from payflow.ledger.journals import Journal, Line, account_id
 
 OPEN_ACCOUNTS = """
     INSERT INTO ledger_accounts (id, code, user_id, currency)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) ON CONFLICT DO NOTHING
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) ON CONFLICT DO NOTHING RETURNING id
 """
-# Two parts of one statement; $n are filled in by `offset_sql`.
 INSERT_JOURNALS = """
     INSERT INTO ledger_journals (id, kind, source_type, source_id, transaction_id)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[])
@@ -24,34 +23,35 @@ INSERT_ENTRIES = """
 
 
 class Accounts:
-    """Which accounts this process knows to exist, so that only a first posting asks the database."""
+    """Which accounts this process knows to exist, so that only a first posting asks the database.
+
+    An account is remembered when it was found, not when it was opened: the transaction that opened it may yet roll back.
+    """
 
     def __init__(self) -> None:
         self._known: set[UUID] = set()
 
-    async def open(self, connection: RawConnection, journals: Sequence[Journal]) -> set[UUID]:
-        """Open the accounts that are not known yet; the returned ids may be remembered once the caller has committed."""
+    async def open(self, connection: RawConnection, journals: Sequence[Journal]) -> None:
+        """Open the accounts of these journals that are not known yet, in the caller's transaction."""
         fresh: dict[UUID, Line] = {}
         for journal in journals:
             for line in journal.lines:
                 identity = account_id(line.code, line.user_id, line.currency)
                 if identity not in self._known:
                     fresh[identity] = line
-        if fresh:
-            ordered = sorted(fresh.items())
-            await connection.execute(
-                OPEN_ACCOUNTS,
-                [identity for identity, _ in ordered],
-                [line.code for _, line in ordered],
-                [line.user_id for _, line in ordered],
-                [line.currency for _, line in ordered],
-            )
-        return set(fresh)
-
-    def remember(self, identities: set[UUID]) -> None:
+        if not fresh:
+            return
+        ordered = sorted(fresh.items())
+        opened = await connection.fetch(
+            OPEN_ACCOUNTS,
+            [identity for identity, _ in ordered],
+            [line.code for _, line in ordered],
+            [line.user_id for _, line in ordered],
+            [line.currency for _, line in ordered],
+        )
         if len(self._known) > 100_000:
             self._known.clear()
-        self._known |= identities
+        self._known |= fresh.keys() - {row["id"] for row in opened}
 
 
 def parameters(journals: Sequence[Journal]) -> tuple[list[list[Any]], list[list[Any]]]:

@@ -77,8 +77,18 @@ _FIND = f"""
     FROM attempts a JOIN transactions t ON t.id = a.transaction_id
     WHERE (a.id = ANY($1::uuid[]) OR a.reference = ANY($2::text[]))
 """
-# Both tables are locked: rows joined to a locked row keep the values from before the wait.
-LOCK = _FIND + " ORDER BY t.id, a.id FOR UPDATE OF t, a"
+
+
+def lock_sql(ids: int, references: int, condition: str = "true") -> str:
+    """The locking read, with the numbers of its two parameters, to stand alone or within another statement.
+
+    Both tables are locked, because rows joined to a locked row keep the values from before the wait.
+    """
+    found = _FIND.replace("$1", f"${ids}").replace("$2", f"${references}")
+    return f"{found} AND {condition} ORDER BY t.id, a.id FOR UPDATE OF t, a"
+
+
+LOCK = lock_sql(1, 2)
 
 SAVE = f"""
     WITH tx AS (
@@ -377,9 +387,8 @@ async def save(
         *events.parameters([event for unit in changed for event in unit.events]),
     ]
     statement = SAVE_PLAIN
-    opened: set[UUID] = set()
     if journals:
-        opened = await accounts.open(connection, journals)
+        await accounts.open(connection, journals)
         headers, entries = ledger.parameters(journals)
         statement, parameters = SAVE_POSTED, [*parameters, *headers, *entries]
     elif finished is not None:
@@ -387,7 +396,6 @@ async def save(
     written = await connection.fetch(statement, *parameters)
     if len(written) != len(changed):
         raise VersionMoved
-    accounts.remember(opened)
 
 
 class TransactionRepository:
@@ -411,6 +419,18 @@ class TransactionRepository:
         if not rows:
             return None
         return transaction_from(rows[0]), [attempt_from(row, "a_") for row in rows]
+
+    async def refunds(self, transaction_id: UUID) -> list[dict[str, Any]]:
+        """The refunds of a transaction as the API shows them, oldest first."""
+        async with self._database.raw() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT id, reference, status, amount_minor, currency, reason, created_at FROM refunds
+                WHERE transaction_id = $1 ORDER BY id
+                """,
+                transaction_id,
+            )
+        return [dict(row) for row in rows]
 
     async def id_of_reference(self, reference: str, user_id: UUID | None) -> UUID | None:
         async with self._database.raw() as connection:
@@ -472,6 +492,20 @@ class TransactionRepository:
                 lease,
             )
         return [row["id"] for row in rows]
+
+    async def claim_check(self, attempt_id: UUID, now: datetime, interval: timedelta) -> bool:
+        """Take the right to ask about an attempt: False when somebody asked less than `interval` ago, on any node."""
+        async with self._database.raw() as connection:
+            claimed = await connection.fetchval(
+                """
+                UPDATE attempts SET last_checked_at = $2
+                WHERE id = $1 AND (last_checked_at IS NULL OR last_checked_at <= $2 - $3::interval) RETURNING id
+                """,
+                attempt_id,
+                now,
+                interval,
+            )
+        return claimed is not None
 
     async def counts_by_status(self, user_id: UUID | None) -> list[tuple[str, str, str, int, int]]:
         """(kind, status, currency, how many, paid minor units), for the business figures."""

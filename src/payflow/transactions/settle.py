@@ -108,6 +108,8 @@ def resolve_review(
     suspended = [attempt for attempt in attempts if attempt.status is AttemptStatus.UNDER_REVIEW]
     if outcome is Status.COMPLETED:
         _complete_by_hand(unit, attempts, suspended, now)
+    if outcome in (Status.REFUNDED, Status.REVERSED):
+        _give_back(unit, attempts, now)
     if outcome is Status.FAILED:
         transaction.failure_code = "rejected_in_review"
         transaction.failure_message = "The payment was rejected after review."
@@ -141,6 +143,24 @@ def _complete_by_hand(unit: Unit, attempts: list[Attempt], suspended: list[Attem
     transaction.paid_minor = attempt.amount.minor
     if account:
         unit.journals.append(_collected(unit, attempt, attempt.amount, None))
+
+
+def _give_back(unit: Unit, attempts: list[Attempt], now: datetime) -> None:
+    """The money went back outside of us: what lay in suspense, and what was credited before a dispute."""
+    transaction = unit.transaction
+    account = ACCOUNT.get(transaction.kind)
+    for attempt in attempts:
+        paid = attempt.paid or attempt.amount
+        if attempt.status not in (AttemptStatus.UNDER_REVIEW, AttemptStatus.SUCCEEDED):
+            continue
+        credited = attempt.status is AttemptStatus.SUCCEEDED
+        attempt.status = AttemptStatus.REVERSED
+        unit.touch(attempt, now)
+        about = (attempt.id, transaction.id, transaction.user_id, attempt.provider, paid)
+        if account and credited:
+            unit.journals.append(journals.reversed_collection(*about, account=account))
+        elif account:
+            unit.journals.append(journals.returned(*about))
 
 
 def _learn(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:

@@ -1,0 +1,117 @@
+"""Asking a provider how an attempt stands: one way for the timer, for `verify` and for webhooks that prove nothing alone.
+
+They share a single flight and a minimum interval per attempt (one statement claims both, across all nodes) and a budget per
+provider, so that a flood of hints cannot become a flood of queries.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from payflow.core.clock import Clock
+from payflow.core.logging import get_logger
+from payflow.core.settings import Settings
+from payflow.events.types import Actor, Origin
+from payflow.gateway.contract import Cancels, Collects, Result, Verdict
+from payflow.gateway.registry import Registry
+from payflow.infra.redis import AWAY, Redis
+from payflow.transactions.aggregate import NEVER_SENT, Attempt, Transaction, Unit
+from payflow.transactions.service import Answer, Transactions
+from payflow.transactions.settle import Source
+
+log = get_logger(__name__)
+
+
+class Refusal(StrEnum):
+    """Why a provider was not asked."""
+
+    TOO_SOON = "too_soon"
+    BUDGET = "budget"
+    NOT_CONFIGURED = "not_configured"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What asking led to. `unit` and `result` when the provider was asked, else `refusal`."""
+
+    unit: Unit | None = None
+    result: Result | None = None
+    refusal: Refusal | None = None
+
+
+class Budget:
+    """Queries per provider and minute, counted in Redis; without it, in this process."""
+
+    def __init__(self, redis: Redis, prefix: str, per_minute: int) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._per_minute = per_minute
+        self._local: dict[str, int] = {}
+
+    async def take(self, provider: str) -> bool:
+        minute = int(time.time() // 60)
+        key = f"{self._prefix}checks:{provider}:{minute}"
+        try:
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.incr(key)
+            pipeline.expire(key, 120)
+            used = int((await pipeline.execute())[0])
+        except AWAY:
+            if len(self._local) > 1_000:
+                self._local.clear()
+            used = self._local[key] = self._local.get(key, 0) + 1
+        return used <= self._per_minute
+
+
+class Checks:
+    def __init__(
+        self, transactions: Transactions, registry: Registry, redis: Redis, clock: Clock, settings: Settings
+    ) -> None:
+        self._transactions = transactions
+        self._registry = registry
+        self._clock = clock
+        self._budget = Budget(redis, settings.redis_prefix, settings.provider_checks_per_minute)
+        self._interval = timedelta(seconds=settings.check_min_interval_seconds)
+
+    async def check(self, transaction_id: UUID, *, origin: Origin | None = None) -> Report | None:
+        """Ask about a transaction's attempt that may have been sent last. None when there is no such transaction."""
+        found = await self._transactions.repository.get(transaction_id, None)
+        if found is None:
+            return None
+        transaction, attempts = found
+        asked = [attempt for attempt in attempts if attempt.status not in NEVER_SENT] or attempts
+        return await self.ask(transaction, asked[-1], origin=origin)
+
+    async def ask(
+        self, transaction: Transaction, attempt: Attempt, *, origin: Origin | None = None, hint: Result | None = None
+    ) -> Report:
+        """Ask about one attempt and settle the answer.
+
+        `hint` is an unproven report of the same success: it decides nothing, but where the answer confirms it, it adds
+        what the answer does not carry (Daraja's query has neither receipt nor amount).
+        """
+        provider = self._registry.get(attempt.provider)
+        credentials = await self._registry.credentials(attempt.provider)
+        if credentials is None or not isinstance(provider, Collects):
+            return Report(refusal=Refusal.NOT_CONFIGURED)
+        if not await self._budget.take(attempt.provider):
+            return Report(refusal=Refusal.BUDGET)
+        if not await self._transactions.repository.claim_check(attempt.id, self._clock(), self._interval):
+            return Report(refusal=Refusal.TOO_SOON)
+        if self._is_due(transaction, self._clock()) and isinstance(provider, Cancels):
+            # Its time is over: end the session at the provider, so that nothing can be paid after we call it expired.
+            result = self._transactions.due_result(
+                transaction, await provider.cancel(attempt.query(), credentials.current)
+            )
+        else:
+            result = await provider.fetch(attempt.query(), credentials.current)
+        if hint is not None and result.verdict is hint.verdict is Verdict.COMPLETED:
+            result = replace(result, receipt=result.receipt or hint.receipt, paid=result.paid or hint.paid)
+        origin = origin or Origin(Actor.PROVIDER, correlation_id=transaction.correlation_id)
+        unit = await self._transactions.settle(Answer(attempt.id, result, Source.QUERY, origin))
+        return Report(unit, result)
+
+    def _is_due(self, transaction: Transaction, now: datetime) -> bool:
+        return transaction.expires_at is not None and now >= transaction.expires_at
