@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from payflow.events.types import Actor, Event, Origin
-from payflow.infra.database import Database, RawConnection, dumps, loads
+from payflow.infra.database import Database, RawConnection, dumps
 
 COLUMNS = "id, transaction_id, user_id, sequence, type, status, data, actor, ip_address, user_agent, correlation_id, created_at"
 
@@ -45,7 +45,7 @@ def from_row(row: Mapping[str, Any]) -> Event:
         transaction_id=row["transaction_id"],
         sequence=row["sequence"],
         status=row["status"],
-        data=loads(row["data"]),
+        data=row["data"],
         origin=Origin(Actor(row["actor"]), row["ip_address"], row["user_agent"], row["correlation_id"]),
     )
 

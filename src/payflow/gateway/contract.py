@@ -111,7 +111,10 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class CollectOrder:
-    """Take money. `reference` is this attempt's own; `callback_url` already holds the path name and the attempt's token."""
+    """Take money. `reference` is this attempt's own; `callback_url` already holds the path name and the attempt's token.
+
+    `default_return_url` is ours, for providers that demand one when the caller gave none.
+    """
 
     reference: str
     transaction_id: UUID
@@ -121,6 +124,7 @@ class CollectOrder:
     method: str | None = None
     description: str | None = None
     return_url: str | None = None
+    default_return_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

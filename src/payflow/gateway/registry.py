@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from payflow.core.errors import FieldError, Invalid
-from payflow.gateway.contract import Collects, CollectOrder, OrderNotAcceptable, Provider
+from payflow.gateway.contract import CollectOrder, Collects, OrderNotAcceptable, Provider
 from payflow.gateway.credentials import CredentialSet, CredentialsSource
 
 

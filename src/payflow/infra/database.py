@@ -9,10 +9,11 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
 
 import asyncpg
 import orjson
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -71,10 +72,13 @@ class Database:
             max_overflow=overflow,
             pool_timeout=10,
             pool_recycle=1800,
+            hide_parameters=True,
             json_serializer=lambda value: orjson.dumps(value).decode(),
             json_deserializer=orjson.loads,
             connect_args={"timeout": 5, "command_timeout": 30, "server_settings": {"timezone": "UTC", "jit": "off"}},
         )
+
+        event.listen(self.engine.sync_engine, "connect", _set_codecs)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
@@ -158,6 +162,19 @@ class Database:
         await self.engine.dispose()
 
 
+def _set_codecs(connection: Any, _: Any) -> None:
+    """asyncpg's own UUID is a subclass that orjson refuses; rows shall hold the standard library's."""
+    connection.run_async(
+        lambda driver: driver.set_type_codec(
+            "uuid",
+            schema="pg_catalog",
+            encoder=lambda value: (value if isinstance(value, UUID) else UUID(value)).bytes,
+            decoder=lambda raw: UUID(bytes=bytes(raw)),
+            format="binary",
+        )
+    )
+
+
 def plain_url(url: str) -> str:
     """The URL as asyncpg itself reads it (for LISTEN connections, which never come from the pool)."""
     return asyncpg_url(url).replace("postgresql+asyncpg://", "postgresql://", 1)
@@ -169,5 +186,5 @@ def dumps(value: object) -> str:
 
 
 def loads(value: str | bytes | None) -> Any:
-    """The value of a jsonb column that a raw statement gave."""
+    """JSON that a raw statement gave as text. A jsonb column itself comes decoded: SQLAlchemy sets that codec."""
     return None if value is None else orjson.loads(value)

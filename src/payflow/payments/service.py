@@ -324,6 +324,7 @@ class PaymentService:
             method=order.method,
             description=order.description,
             return_url=order.return_url,
+            default_return_url=f"{self._public_url}/checkout/return",
         )
 
     async def _call(self, candidate: Candidate, order: CollectOrder) -> Result:

@@ -84,6 +84,14 @@ class Checks:
         asked = [attempt for attempt in attempts if attempt.status not in NEVER_SENT] or attempts
         return await self.ask(transaction, asked[-1], origin=origin)
 
+    async def check_due(self, transaction_id: UUID) -> Report | None:
+        """The timer's check. A provider that was not asked is not forgotten: the next time is soon."""
+        report = await self.check(transaction_id)
+        if report is not None and report.refusal is not None:
+            delay = self._interval if report.refusal is Refusal.TOO_SOON else timedelta(seconds=60)
+            await self._transactions.repository.postpone_check(transaction_id, self._clock() + delay)
+        return report
+
     async def ask(
         self, transaction: Transaction, attempt: Attempt, *, origin: Origin | None = None, hint: Result | None = None
     ) -> Report:

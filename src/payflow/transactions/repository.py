@@ -16,7 +16,7 @@ from payflow.events import repository as events
 from payflow.events.types import Event
 from payflow.gateway.contract import Customer, Failure, Operation
 from payflow.idempotency.repository import RESERVE, Finished, KeyScope, finish_sql
-from payflow.infra.database import Database, RawConnection, dumps, loads
+from payflow.infra.database import Database, RawConnection, dumps
 from payflow.ledger import repository as ledger
 from payflow.transactions.aggregate import Attempt, AttemptStatus, Transaction, Unit
 from payflow.transactions.lifecycle import Kind, Status
@@ -175,9 +175,9 @@ def transaction_from(row: Mapping[str, Any]) -> Transaction:
         description=row["description"],
         customer_id=row["customer_id"],
         customer=Customer(row["customer_email"], row["customer_phone"], row["customer_name"]),
-        metadata=loads(row["metadata"]),
+        metadata=row["metadata"],
         return_url=row["return_url"],
-        next_action=loads(row["next_action"]),
+        next_action=row["next_action"],
         checkout_url=row["checkout_url"],
         failure_code=row["failure_code"],
         failure_message=row["failure_message"],
@@ -213,7 +213,7 @@ def attempt_from(row: Mapping[str, Any], prefix: str = "") -> Attempt:
         fee_minor=row[f"{prefix}fee_minor"],
         raw_status=row[f"{prefix}raw_status"],
         failure=failure,
-        routing=loads(row[f"{prefix}routing"]),
+        routing=row[f"{prefix}routing"],
         session_ends_at=row[f"{prefix}session_ends_at"],
         last_checked_at=row[f"{prefix}last_checked_at"],
         updated_at=row[f"{prefix}updated_at"],
@@ -482,8 +482,8 @@ class TransactionRepository:
         async with self._database.raw() as connection:
             rows = await connection.fetch(
                 """
-                UPDATE transactions SET next_check_at = $1 + $3::interval WHERE id IN (
-                    SELECT id FROM transactions WHERE next_check_at <= $1
+                UPDATE transactions SET next_check_at = $1::timestamptz + $3::interval WHERE id IN (
+                    SELECT id FROM transactions WHERE next_check_at <= $1::timestamptz
                     ORDER BY next_check_at LIMIT $2 FOR UPDATE SKIP LOCKED)
                 RETURNING id
                 """,
@@ -493,13 +493,21 @@ class TransactionRepository:
             )
         return [row["id"] for row in rows]
 
+    async def postpone_check(self, transaction_id: UUID, at: datetime) -> None:
+        async with self._database.raw() as connection:
+            await connection.execute(
+                "UPDATE transactions SET next_check_at = $2 WHERE id = $1 AND next_check_at IS NOT NULL",
+                transaction_id,
+                at,
+            )
+
     async def claim_check(self, attempt_id: UUID, now: datetime, interval: timedelta) -> bool:
         """Take the right to ask about an attempt: False when somebody asked less than `interval` ago, on any node."""
         async with self._database.raw() as connection:
             claimed = await connection.fetchval(
                 """
-                UPDATE attempts SET last_checked_at = $2
-                WHERE id = $1 AND (last_checked_at IS NULL OR last_checked_at <= $2 - $3::interval) RETURNING id
+                UPDATE attempts SET last_checked_at = $2::timestamptz
+                WHERE id = $1 AND (last_checked_at IS NULL OR last_checked_at <= $2::timestamptz - $3::interval) RETURNING id
                 """,
                 attempt_id,
                 now,

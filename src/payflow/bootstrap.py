@@ -1,0 +1,274 @@
+"""The one place where objects meet: `build_services(settings)` makes everything that an API node or a worker needs.
+
+Nothing is made at import, and nothing is a module's own. A test hands over its own transport, clock or publisher; nothing is
+patched.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prometheus_client import CollectorRegistry
+
+import payflow.providers
+from payflow.core.clock import Clock, utc_now
+from payflow.core.crypto import derive_key
+from payflow.core.ids import uuid7
+from payflow.core.settings import Settings
+from payflow.events.publisher import EventPublisher
+from payflow.events.repository import EventRepository
+from payflow.events.types import Actor, Event, Origin
+from payflow.gateway.contract import Provider
+from payflow.gateway.credentials import SealedCredentials
+from payflow.gateway.http import ProviderHttp, build_client
+from payflow.gateway.metrics import GatewayMetrics
+from payflow.gateway.registry import Registry
+from payflow.gateway.repository import ProviderConfigRepository
+from payflow.gateway.signing import CallbackTokens
+from payflow.idempotency.repository import IdempotencyRepository
+from payflow.idempotency.service import IdempotencyService
+from payflow.identity.service import IdentityService
+from payflow.infra.database import Database, DatabaseAway
+from payflow.infra.queue.dead_letters import DeadLetters
+from payflow.infra.queue.fallback import SpooledQueue
+from payflow.infra.queue.port import Queue
+from payflow.infra.queue.rabbitmq import RabbitQueue
+from payflow.infra.queue.spool import SpoolQueue
+from payflow.infra.redis import Redis, connect_redis
+from payflow.payments.service import PaymentService
+from payflow.realtime.hub import Hub
+from payflow.realtime.metrics import PrometheusRealtimeMetrics
+from payflow.realtime.repository import RealtimeRepository
+from payflow.realtime.service import RealtimeService
+from payflow.transactions.checks import Checks
+from payflow.transactions.client_tokens import ClientTokens
+from payflow.transactions.service import Transactions
+from payflow.web.rate_limits import RateLimiter
+from payflow.webhooks.intake import Intake
+from payflow.webhooks.metrics import WebhookMetrics
+from payflow.webhooks.processing import WebhookProcessor
+from payflow.webhooks.repository import WebhookRepository
+
+PublisherFactory = Callable[[Redis, str, Callable[[int], None]], EventPublisher]
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything built, to be started once and closed once."""
+
+    settings: Settings
+    clock: Clock
+    metrics: CollectorRegistry
+    database: Database
+    redis: Redis
+    queue: SpooledQueue
+    dead_letters: DeadLetters
+    http: httpx.AsyncClient
+    limiter: RateLimiter
+    identity: IdentityService
+    events: EventRepository
+    publisher: EventPublisher
+    credentials: SealedCredentials
+    registry: Registry
+    idempotency: IdempotencyService
+    idempotency_keys: IdempotencyRepository
+    transactions: Transactions
+    checks: Checks
+    payments: PaymentService
+    intake: Intake
+    webhooks: WebhookProcessor
+    webhook_rows: WebhookRepository
+    client_tokens: ClientTokens
+    realtime: RealtimeService
+    _started: bool = field(default=False)
+
+    async def start(self) -> None:
+        """Connects the queue in the background; the database and Redis connect when they are first used."""
+        if not self._started:
+            self._started = True
+            await self.queue.start()
+
+    async def close(self) -> None:
+        with contextlib.suppress(Exception):
+            await self.queue.close()
+        await self.http.aclose()
+        with contextlib.suppress(Exception):
+            await self.redis.aclose()
+            await self.redis.connection_pool.disconnect()
+        self.identity.close()
+        await self.database.close()
+
+
+def discover_providers(
+    http: ProviderHttp, base_urls: Mapping[str, str], clock: Clock, *, plugins: bool = True
+) -> dict[str, Provider]:
+    """Every module of `payflow.providers` and every entry point of `payflow.providers` that declares a provider."""
+    classes: list[Any] = []
+    for module in pkgutil.iter_modules(payflow.providers.__path__, "payflow.providers."):
+        loaded = importlib.import_module(module.name)
+        classes.extend(
+            value
+            for value in vars(loaded).values()
+            if isinstance(value, type) and value.__module__ == module.name and hasattr(value, "declaration")
+        )
+    if plugins:
+        classes.extend(entry.load() for entry in entry_points(group="payflow.providers"))
+    found: dict[str, Provider] = {}
+    for kind in classes:
+        declaration = kind.declaration
+        base_url = base_urls.get(declaration.name, declaration.live_base_url)
+        found[declaration.name] = kind(http, base_url.rstrip("/"), clock)
+    return found
+
+
+def build_services(
+    settings: Settings,
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    clock: Clock = utc_now,
+    publisher: PublisherFactory = EventPublisher,
+    password_cost: tuple[int, int, int] | None = None,
+) -> Services:
+    """Build everything from settings. `transport` replaces the network to the providers, `publisher` the one to Redis."""
+    secret = settings.secret_key.get_secret_value()
+    metrics = CollectorRegistry()
+    database = Database(
+        settings.database_url, pool_size=settings.database_pool_size, overflow=settings.database_pool_overflow
+    )
+    redis = connect_redis(settings.redis_url)
+    events = EventRepository(database)
+    gateway_metrics = GatewayMetrics(metrics)
+    publishes = publisher(redis, settings.redis_prefix, gateway_metrics.lost_events)
+    client = _client(settings, transport)
+    providers = discover_providers(ProviderHttp(client, gateway_metrics.observe), settings.provider_base_urls, clock)
+    sealing = settings.credentials_key.get_secret_value() if settings.credentials_key else secret
+    credentials = SealedCredentials(
+        ProviderConfigRepository(database), providers, settings.provider_credentials, secret=sealing
+    )
+    registry = Registry(providers, credentials, settings.provider_order)
+    transactions = Transactions(database, publishes, clock, settings)
+    checks = Checks(transactions, registry, redis, clock, settings)
+    idempotency_keys = IdempotencyRepository(database)
+    idempotency = IdempotencyService(
+        idempotency_keys,
+        redis,
+        clock,
+        secret=secret,
+        redis_prefix=settings.redis_prefix,
+        lease_seconds=settings.idempotency_lease_seconds,
+        keep_days=settings.idempotency_days,
+    )
+    callback_tokens = CallbackTokens(derive_key(secret, "callback-token"))
+    client_tokens = ClientTokens(derive_key(secret, "client-token"), settings.client_token_grace_seconds)
+    limiter = RateLimiter(redis, settings, prefix=settings.redis_prefix, registry=metrics)
+    record = _EventRecorder(events, clock)
+    extra: dict[str, Any] = {} if password_cost is None else {"password_cost": password_cost}
+    identity = IdentityService(database, settings, clock=clock, record_event=record.user_event, **extra)
+    queue = _queue(settings, database)
+    webhook_metrics = WebhookMetrics(metrics)
+    reads, socket_metrics = RealtimeRepository(database), PrometheusRealtimeMetrics(metrics)
+    hub = Hub(settings.redis_url, settings.redis_prefix, events, reads, settings, clock=clock, metrics=socket_metrics)
+    return Services(
+        settings=settings,
+        clock=clock,
+        metrics=metrics,
+        database=database,
+        redis=redis,
+        queue=queue,
+        dead_letters=DeadLetters(database),
+        http=client,
+        limiter=limiter,
+        identity=identity,
+        events=events,
+        publisher=publishes,
+        credentials=credentials,
+        registry=registry,
+        idempotency=idempotency,
+        idempotency_keys=idempotency_keys,
+        transactions=transactions,
+        checks=checks,
+        payments=PaymentService(
+            database,
+            transactions,
+            checks,
+            registry,
+            idempotency,
+            events,
+            callback_tokens,
+            client_tokens,
+            clock,
+            settings,
+        ),
+        intake=Intake(
+            registry, queue, callback_tokens, limiter, webhook_metrics, clock, settings, record.refused_webhook
+        ),
+        webhooks=WebhookProcessor(database, registry, transactions, checks, events, webhook_metrics, clock, settings),
+        webhook_rows=WebhookRepository(database),
+        client_tokens=client_tokens,
+        realtime=RealtimeService(
+            hub, reads, events, identity, client_tokens, redis, settings, clock=clock, metrics=socket_metrics
+        ),
+    )
+
+
+def _client(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    if transport is not None:
+        return httpx.AsyncClient(transport=transport, timeout=settings.provider_timeout_seconds, trust_env=False)
+    return build_client(
+        timeout_seconds=settings.provider_timeout_seconds,
+        connect_timeout_seconds=settings.provider_connect_timeout_seconds,
+        connections=settings.provider_connections,
+    )
+
+
+def _queue(settings: Settings, database: Database) -> SpooledQueue:
+    """RabbitMQ with the spool behind it; without AMQP_URL the spool alone."""
+    spool = SpoolQueue(
+        database,
+        poll_seconds=settings.spool_poll_seconds,
+        lease_seconds=settings.spool_lease_seconds,
+        delivery_limit=settings.queue_delivery_limit,
+    )
+    if not settings.amqp_url:
+        return SpooledQueue(spool)
+    rabbit: Queue = RabbitQueue(
+        settings.amqp_url,
+        settings.queue_prefix,
+        delays_seconds=(*settings.overtaken_delays_seconds, *settings.ladder_seconds),
+        confirm_seconds=settings.webhook_confirm_seconds,
+        delivery_limit=settings.queue_delivery_limit,
+    )
+    return SpooledQueue(rabbit, spool)
+
+
+class _EventRecorder:
+    """Events that belong to no transaction: logins, keys, refused webhooks."""
+
+    def __init__(self, events: EventRepository, clock: Clock) -> None:
+        self._events = events
+        self._clock = clock
+
+    async def user_event(
+        self, type: str, user_id: UUID | None, data: dict[str, Any], ip_address: str | None, user_agent: str | None
+    ) -> None:
+        origin = Origin(Actor.USER, ip_address, user_agent)
+        await self._add(Event(uuid7(), type, self._clock(), user_id=user_id, data=data, origin=origin))
+
+    async def refused_webhook(
+        self, provider: str, reason: str, address: str | None, correlation_id: str | None
+    ) -> None:
+        origin = Origin(Actor.PROVIDER, address, None, correlation_id)
+        data = {"provider": provider, "reason": reason}
+        # A refusal that cannot be written down is still counted and logged.
+        with contextlib.suppress(DatabaseAway, asyncio.TimeoutError):
+            await self._add(Event(uuid7(), "webhook.refused", self._clock(), data=data, origin=origin))
+
+    async def _add(self, event: Event) -> None:
+        await self._events.add([event])

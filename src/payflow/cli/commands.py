@@ -1,0 +1,263 @@
+"""The commands. Each imports nothing at run time and does one thing; what they need is made by `build_services`."""
+
+import asyncio
+import signal
+import sys
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from payflow import __version__
+from payflow.bootstrap import Services, build_services
+from payflow.cli.demo import Demo, demo_settings
+from payflow.cli.serving import PortTaken, server_config
+from payflow.cli.stack import ADMIN_EMAIL, DEMO_EMAIL, DEMO_PASSWORD, Stack, running_stack
+from payflow.core.errors import Conflict, PayFlowError
+from payflow.core.logging import configure_logging
+from payflow.core.settings import Settings
+from payflow.infra import migrations
+from payflow.infra.database import DatabaseAway
+from payflow.infra.embedded import EmbeddedError
+from payflow.infra.queue.port import WEBHOOKS, QueueAway
+from payflow.main import create_app
+from payflow.simulator.app import create_simulator
+from payflow.simulator.settings import SimulatorNotAllowed, SimulatorSettings
+from worker.app import Worker
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="PayFlow.")
+dead_letters_app = typer.Typer(no_args_is_help=True, help="Webhooks that could not be worked on.")
+app.add_typer(dead_letters_app, name="dead-letters")
+
+
+def main() -> None:
+    """Runs a command; what a user can mend is said in one line, without a trace."""
+    try:
+        app()
+    except (PortTaken, EmbeddedError, SimulatorNotAllowed, PayFlowError, DatabaseAway, QueueAway) as error:
+        sys.exit(f"payflow: {error}")
+    except ValidationError as error:
+        sys.exit("payflow: " + "; ".join(str(entry["msg"]) for entry in error.errors(include_input=False)))
+
+
+@app.command()
+def dev() -> None:
+    """Start API, worker and simulator in one process."""
+    settings = Settings()
+    configure_logging("WARNING" if settings.log_level == "INFO" else settings.log_level)
+    asyncio.run(_dev(settings))
+
+
+async def _dev(settings: Settings) -> None:
+    async with running_stack(settings) as stack:
+        await _demo_users(stack.services)
+        _greet(stack)
+        await _until_stopped()
+        print("Stopping.", flush=True)
+
+
+def _greet(stack: Stack) -> None:
+    lines = [
+        f"{stack.url}/api/v1",
+        f"  docs        {stack.url}/docs   {stack.url}/redoc   {stack.url}/openapi.json",
+        f"  demo login  {DEMO_EMAIL} / {DEMO_PASSWORD}   (administrator: {ADMIN_EMAIL}, same password)",
+        f"  simulator   {stack.simulator_url}   (magic amounts: {stack.simulator_url}/_control/outcomes)",
+        *(f"  {part:<11} {where}" for part, where in stack.parts.items()),
+        "Ctrl-C stops it.",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+async def _demo_users(services: Services) -> None:
+    for make, email, name in (
+        (services.identity.register, DEMO_EMAIL, "Demo Merchant"),
+        (services.identity.create_admin, ADMIN_EMAIL, "Demo Administrator"),
+    ):
+        try:
+            await make(email, DEMO_PASSWORD, name)
+        except Conflict:
+            continue  # made at an earlier start
+
+
+@app.command()
+def demo(
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a payment to end.")] = 30.0,
+) -> None:
+    """Take a payment with each provider through the simulator, and show it live."""
+    settings = demo_settings(Settings())
+    configure_logging(settings.log_level)
+    raise typer.Exit(asyncio.run(_demo(settings, timeout)))
+
+
+async def _demo(settings: Settings, timeout: float) -> int:
+    print("Starting PayFlow …", flush=True)
+    async with running_stack(settings, any_port=True) as stack:
+        return await Demo(stack, timeout_seconds=timeout).run()
+
+
+@app.command()
+def api() -> None:
+    """Serve the API (DATABASE_URL and REDIS_URL must be set)."""
+    settings = _configured()
+    configure_logging(settings.log_level)
+    config = server_config(
+        "payflow.main:app_from_environment",
+        settings.host,
+        settings.port,
+        factory=True,
+    )
+    uvicorn.Server(config).run()
+
+
+@app.command()
+def worker() -> None:
+    """Work on webhooks and timers (the same as `python -m worker`)."""
+    settings = _configured()
+    configure_logging(settings.log_level)
+    asyncio.run(_worker(settings))
+
+
+async def _worker(settings: Settings) -> None:
+    await Worker(build_services(settings)).run()
+
+
+@app.command()
+def simulator() -> None:
+    """Serve the simulated providers; refuses to run in production."""
+    settings = SimulatorSettings()
+    configure_logging("INFO")
+    uvicorn.Server(server_config(create_simulator(settings), settings.host, settings.port)).run()
+
+
+@app.command()
+def migrate(revision: Annotated[str, typer.Argument(help="Up to this revision.")] = "head") -> None:
+    """Bring the database at DATABASE_URL to the newest schema."""
+    settings = _configured()
+    asyncio.run(migrations.upgrade(settings.database_url, revision))
+    print(f"The database is at {revision}.")
+
+
+@app.command()
+def create_admin(
+    email: Annotated[str, typer.Option(prompt=True)],
+    name: Annotated[str, typer.Option(prompt=True)],
+    password: Annotated[str, typer.Option(prompt=True, hide_input=True, confirmation_prompt=True)],
+) -> None:
+    """Make an administrator."""
+
+    async def work(services: Services) -> None:
+        user = await services.identity.create_admin(email, password, name)
+        print(f"Made administrator {user.email} ({user.id}).")
+
+    _with_services(work)
+
+
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    settings = Settings(database_url="postgresql://localhost/none", redis_url="redis://localhost:1/0")
+
+    async def document() -> bytes:
+        services = build_services(settings)
+        try:
+            return orjson.dumps(create_app(services).openapi(), option=orjson.OPT_INDENT_2)
+        finally:
+            await services.close()
+
+    print(asyncio.run(document()).decode())
+
+
+@app.command()
+def doctor() -> None:
+    """Check settings and what they point to, and name what is wrong."""
+
+    async def work(services: Services) -> None:
+        await services.start()
+        bad = 0
+        checks: list[tuple[str, Any]] = [("database", services.database.ping), ("redis", services.redis.ping)]
+        checks += [(queue.name, queue.ping) for queue in services.queue.queues]
+        for name, check in checks:
+            try:
+                async with asyncio.timeout(5):
+                    await check()
+                print(f"ok    {name}")
+            except Exception as error:
+                bad += 1
+                print(f"DOWN  {name}: {type(error).__name__}")
+        for name in services.registry.names:
+            configured = await services.registry.credentials(name) if not bad else None
+            print(f"{'ok   ' if configured else '-    '} provider {name}{'' if configured else ': not configured'}")
+        if bad:
+            raise typer.Exit(1)
+
+    print(f"PayFlow {__version__}")
+    _with_services(work)
+
+
+@dead_letters_app.command("list")
+def list_dead_letters(
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Continue after this one.")] = None,
+    replayed: Annotated[bool, typer.Option(help="Also those that were replayed.")] = False,
+) -> None:
+    """List them, newest first."""
+
+    async def work(services: Services) -> None:
+        page = await services.dead_letters.list(WEBHOOKS, limit=limit, cursor=cursor, include_replayed=replayed)
+        for letter in page.items:
+            provider = letter.message.headers.get("provider", "-")
+            print(f"{letter.id}  {letter.dead_at:%Y-%m-%d %H:%M:%S}  {provider:<12} {letter.reason}")
+        if page.next_cursor:
+            print(f"More: --cursor {page.next_cursor}")
+
+    _with_services(work)
+
+
+@dead_letters_app.command("replay")
+def replay_dead_letter(dead_letter_id: UUID) -> None:
+    """Put one back into the queue."""
+
+    async def work(services: Services) -> None:
+        await services.start()
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    await services.queue.primary.ping()
+                    break
+                except QueueAway:
+                    await asyncio.sleep(0.1)
+        message = await services.dead_letters.replay(dead_letter_id, services.queue, "cli")
+        print(f"Replayed as message {message.id}.")
+
+    _with_services(work)
+
+
+def _configured() -> Settings:
+    settings = Settings()
+    missing = [name.upper() for name in ("database_url", "redis_url") if not getattr(settings, name)]
+    if missing:
+        sys.exit(f"payflow: {' and '.join(missing)} must be set. Without servers of your own, use `payflow dev`.")
+    return settings
+
+
+def _with_services(work: Any) -> None:
+    async def run() -> None:
+        services = build_services(_configured())
+        try:
+            await work(services)
+        finally:
+            await services.close()
+
+    configure_logging("WARNING")
+    asyncio.run(run())
+
+
+async def _until_stopped() -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()

@@ -1,0 +1,132 @@
+"""`/providers`: what can be used, and, for administrators, the credentials."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Body, Depends, Path, Request
+from fastapi.responses import Response
+from pydantic import ValidationError
+
+from payflow.core.clock import Clock
+from payflow.core.errors import FieldError, Invalid, NotFound
+from payflow.core.ids import uuid7
+from payflow.events.repository import EventRepository
+from payflow.events.types import Actor, Event, Origin
+from payflow.gateway.contract import Cancels, Collects, Provider, ReceivesWebhooks
+from payflow.gateway.credentials import SealedCredentials
+from payflow.gateway.registry import Registry
+from payflow.gateway.schemas import ConfiguredView, ProviderList
+from payflow.identity.dependencies import current_principal
+from payflow.identity.principals import Principal
+from payflow.identity.service import IdentityService
+from payflow.infra.database import Database, RawConnection
+from payflow.web.problems import problem_responses
+from payflow.web.rate_limits import RateLimiter
+
+_CAPABILITIES: Mapping[str, type] = {"collect": Collects, "cancel": Cancels, "webhooks": ReceivesWebhooks}
+
+
+def providers_router(
+    database: Database,
+    registry: Registry,
+    credentials: SealedCredentials,
+    events: EventRepository,
+    identity: IdentityService,
+    limiter: RateLimiter,
+    clock: Clock,
+) -> APIRouter:
+    router = APIRouter(prefix="/providers", tags=["providers"])
+    reader = current_principal(identity, scope="providers:read", limiter=limiter, group="read")
+    admin = current_principal(identity, scope="config:admin", admin=True, limiter=limiter, group="write")
+
+    @router.get(
+        "", summary="List providers", response_model=ProviderList, responses=problem_responses(401, 403, 429, 503)
+    )
+    async def list_providers(principal: Annotated[Principal, Depends(reader)]) -> Response:
+        """Every installed provider, in the order in which they are preferred, with what it can do."""
+        data = []
+        for name in registry.names:
+            provider = registry.get(name)
+            assert provider is not None
+            data.append(_view(provider, configured=await registry.credentials(name) is not None))
+        return Response(orjson.dumps({"data": data}), media_type="application/json")
+
+    @router.post(
+        "/{name}/config",
+        summary="Set a provider's credentials",
+        response_model=ConfiguredView,
+        responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
+    )
+    async def configure(
+        request: Request,
+        name: Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{1,40}$", examples=["paystack"])],
+        body: Annotated[
+            dict[str, Any],
+            Body(description="The provider's own fields.", examples=[{"secret_key": "sk_test_0123456789abcdef"}]),
+        ],
+        principal: Annotated[Principal, Depends(admin)],
+    ) -> Response:
+        """For administrators. Validated by the provider's own model, stored sealed, and never shown again. The values
+        before them still verify webhooks, so that nothing on its way is refused."""
+        provider = registry.get(name)
+        if provider is None:
+            raise NotFound("There is no such provider.")
+        try:
+            values = provider.CredentialsModel.model_validate(body)
+        except ValidationError as error:
+            raise Invalid(
+                f"These are not credentials of {provider.declaration.title}.",
+                errors=[
+                    FieldError(
+                        "/" + "/".join(str(part) for part in entry["loc"]), _message(entry["type"], entry["msg"])
+                    )
+                    for entry in error.errors(include_input=False, include_url=False)[:20]
+                ],
+            ) from None
+        changed = Event(
+            id=uuid7(),
+            type="config.changed",
+            created_at=clock(),
+            user_id=principal.id,
+            data={"provider": name, "fields": sorted(values.model_fields_set)},
+            origin=_origin(request),
+        )
+
+        async def work(connection: RawConnection) -> UUID:
+            identity_of = await credentials.add(connection, name, values, principal.id)
+            await events.add([changed], connection)
+            return identity_of
+
+        config_id = await database.in_transaction(work)
+        credentials.forget()
+        view = {"name": name, "config_id": str(config_id), "fields": sorted(values.model_fields_set)}
+        return Response(orjson.dumps(view), media_type="application/json")
+
+    return router
+
+
+def _message(kind: str, text: str) -> str:
+    """Never the value: a mistyped secret is still a secret."""
+    return "Unknown field." if kind == "extra_forbidden" else text
+
+
+def _origin(request: Request) -> Origin:
+    state = request.scope.get("state") or {}
+    return Origin(Actor.USER, state.get("client_address"), None, state.get("request_id"))
+
+
+def _view(provider: Provider, *, configured: bool) -> dict[str, Any]:
+    declaration = provider.declaration
+    return {
+        "name": declaration.name,
+        "title": declaration.title,
+        "configured": configured,
+        "simulated": declaration.simulated,
+        "capabilities": [name for name, capability in _CAPABILITIES.items() if isinstance(provider, capability)],
+        "currencies": sorted(declaration.currencies),
+        "countries": sorted(declaration.countries),
+        "methods": sorted(declaration.methods),
+        "webhook_path": f"/api/v1/webhooks/{declaration.path_name}" + ("/{token}" if declaration.webhook_token else ""),
+    }

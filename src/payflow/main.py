@@ -1,0 +1,155 @@
+"""The API node: one FastAPI app over built services. It mounts routers and holds nothing of its own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from payflow import __version__
+from payflow.bootstrap import Services, build_services
+from payflow.checkout.endpoints import checkout_routes
+from payflow.core.errors import PayFlowError, Unavailable
+from payflow.core.logging import configure_logging
+from payflow.core.settings import Settings
+from payflow.gateway.endpoints import providers_router
+from payflow.identity.endpoints import identity_router
+from payflow.infra.queue.port import QueueAway
+from payflow.payments.endpoints import payments_router
+from payflow.realtime.endpoints import realtime_router, realtime_routes
+from payflow.transactions.endpoints import transactions_router
+from payflow.transactions.views import EventView
+from payflow.web.application import install_web
+from payflow.web.health import health_router
+from payflow.webhooks.endpoints import dead_letters_router, document_webhooks, webhook_routes
+
+PREFIX = "/api/v1"
+
+DESCRIPTION = """
+Takes, tracks and pays out money over many providers through one API.
+
+1. `POST /api/v1/auth/register`, then `POST /api/v1/auth/login`: use the access token as `Authorization: Bearer`.
+2. `POST /api/v1/payments/initialize` with an `Idempotency-Key`: the answer says what the customer must do (`next_action`).
+3. Watch `/ws/transaction/{id}` (or poll `GET /api/v1/payments/{id}`) until the payment is `completed`.
+
+Amounts are decimal text in major units, and integers in minor units. Errors are `application/problem+json` (RFC 9457).
+"""
+
+TAGS = [
+    {"name": "auth", "description": "Users, logins and API keys."},
+    {"name": "payments", "description": "Take a payment and follow it."},
+    {"name": "transactions", "description": "Every movement of the caller, its events, and figures."},
+    {"name": "providers", "description": "What providers can do, and their credentials."},
+    {"name": "webhooks", "description": "Where providers report, and what could not be worked on."},
+    {"name": "realtime", "description": "Tickets for the status sockets."},
+    {"name": "health", "description": "Whether the service lives and is ready."},
+]
+
+EVENTS = (
+    "initiated",
+    "requires_action",
+    "processing",
+    "attempt_failed",
+    "completed",
+    "failed",
+    "cancelled",
+    "expired",
+    "under_review",
+    "duplicate_detected",
+    "reversed",
+)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The app over these services; its lifespan starts and closes them."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await services.start()
+        await services.realtime.start()
+        yield
+        await services.realtime.close()
+        await services.close()
+
+    app = FastAPI(
+        title="PayFlow",
+        version=__version__,
+        summary="One API over many payment providers.",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        lifespan=lifespan,
+    )
+    app.router.routes.extend(webhook_routes(services.intake, PREFIX))
+    app.router.routes.extend(checkout_routes())
+    app.router.routes.extend(realtime_routes(services.realtime))
+    for router in _routers(services):
+        app.include_router(router, prefix=PREFIX)
+    # After the routers: its docs and metrics routes are not looked at before the hot ones.
+    install_web(app, services.settings, services.metrics, away={QueueAway: _unavailable})
+    _document(app)
+    return app
+
+
+def _routers(services: Services) -> list[APIRouter]:
+    repository, identity, limiter = services.transactions.repository, services.identity, services.limiter
+    checks = {
+        "database": services.database.ping,
+        "redis": lambda: _ping_redis(services),
+        "queue": services.queue.primary.ping,
+    }
+    return [
+        health_router(checks, degraded_ok=("redis", "queue")),
+        identity_router(identity, limiter),
+        payments_router(services.payments, repository, services.idempotency, identity, limiter),
+        transactions_router(repository, services.events, identity, limiter),
+        providers_router(
+            services.database,
+            services.registry,
+            services.credentials,
+            services.events,
+            identity,
+            limiter,
+            services.clock,
+        ),
+        dead_letters_router(services.dead_letters, services.queue, identity, limiter),
+        realtime_router(services.realtime, identity, limiter),
+    ]
+
+
+async def _ping_redis(services: Services) -> None:
+    await services.redis.ping()
+
+
+def _unavailable(error: Exception) -> PayFlowError:
+    return Unavailable(retry_after=5)
+
+
+def _document(app: FastAPI) -> None:
+    """The payment events as OpenAPI webhooks, and the thin webhook routes."""
+    for name in EVENTS:
+
+        @app.webhooks.post(f"payment.{name}", operation_id=f"event_payment_{name}", tags=["payments"])
+        def event(body: EventView) -> None:
+            """One event of a payment, as `timeline` and the sockets show it."""
+
+    inner = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = inner()
+            document_webhooks(document, PREFIX)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def app_from_environment() -> FastAPI:
+    """For `uvicorn --factory payflow.main:app_from_environment`."""
+    settings = Settings()
+    configure_logging(settings.log_level)
+    return create_app(build_services(settings))

@@ -1,0 +1,491 @@
+"""Stripe: a Checkout Session on Stripe's own page (docs.stripe.com/api/checkout/sessions).
+
+- Bodies are forms with brackets, answers JSON. Every call names its API version; an endpoint's events follow the endpoint's.
+- The session's metadata is not copied to its PaymentIntent, so our reference goes into both, and into client_reference_id.
+- There is no PaymentIntent before the customer confirms, and a decline leaves the session open for another try.
+- `checkout.session.completed` may be unpaid: a bank debit on its way.
+- A session is fetched by its id, or by its PaymentIntent's. When neither is known, because the order's answer was lost, nothing
+  can be asked: `fetch` says unknown. Nobody has the page's address then; the events name our reference and end the attempt.
+- An idempotency key answers with what it answered first, also a 500. Each attempt has its own and is never sent again.
+- UGX and ISK are counted in hundredths, though they have none; MGA in wholes; the last of three decimals must be 0.
+- The smallest amount depends on the merchant's settlement currency: Stripe refuses it with `amount_too_small`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+from urllib.parse import quote, urlencode
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from payflow.core.clock import Clock
+from payflow.core.money import MAX_MINOR, Money, MoneyError, exponent
+from payflow.gateway.contract import (
+    ActionType,
+    CollectOrder,
+    Declaration,
+    Failure,
+    NextAction,
+    Operation,
+    OrderNotAcceptable,
+    ProviderEvent,
+    Query,
+    Result,
+    Trust,
+    Verdict,
+    WebhookMalformed,
+    WebhookRequest,
+)
+from payflow.gateway.http import Answer, NotSent, OutcomeUnknown, ProviderHttp, Unreadable
+from payflow.gateway.signing import verify_timestamped
+
+API_VERSION = "2025-09-30.clover"
+EXPONENTS = {"UGX": 2, "ISK": 2, "MGA": 0}
+MAX_UNITS = 99_999_999
+SESSION_LIFE = timedelta(hours=1)  # Stripe takes 30 minutes to 24 hours
+SESSIONS = "/v1/checkout/sessions"
+
+CURRENCIES = (
+    "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF CHF CLP CNY COP CRC CVE "
+    "CZK DJF DKK DOP DZD EGP ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR ISK JMD JOD JPY KES "
+    "KGS KHR KMF KRW KWD KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR "
+    "NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RWF SAR SBD SCR SEK SGD SHP SLE SOS SRD SZL THB TJS TND TOP TRY TTD TWD "
+    "TZS UAH UGX USD UYU UZS VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW"
+)
+# Where a Stripe account can be held.
+COUNTRIES = (
+    "AE AT AU BE BG BR CA CH CY CZ DE DK EE ES FI FR GB GI GR HK HR HU IE IT JP LI LT LU LV MT MX MY NL NO NZ PL PT RO SE SG "
+    "SI SK TH US"
+)
+
+DECLARATION = Declaration(
+    name="stripe",
+    path_name="stripe",
+    title="Stripe",
+    currencies=frozenset(CURRENCIES.split()),
+    countries=frozenset(COUNTRIES.split()),
+    methods=frozenset({"card"}),
+    live_base_url="https://api.stripe.com",
+    session_life=SESSION_LIFE,
+    exponents=EXPONENTS,
+)
+
+# By a session's status and payment_status; what a completed but unpaid one means, its PaymentIntent tells.
+STATUSES = {
+    ("open", "unpaid"): Verdict.REQUIRES_ACTION,
+    ("complete", "unpaid"): Verdict.PROCESSING,
+    ("complete", "paid"): Verdict.COMPLETED,
+    ("complete", "no_payment_required"): Verdict.COMPLETED,
+    ("expired", "unpaid"): Verdict.EXPIRED,
+    ("expired", "no_payment_required"): Verdict.EXPIRED,
+}
+INTENT_STATUSES = {
+    "requires_payment_method": Verdict.REQUIRES_ACTION,
+    "requires_confirmation": Verdict.REQUIRES_ACTION,
+    "requires_action": Verdict.REQUIRES_ACTION,
+    "processing": Verdict.PROCESSING,
+    "requires_capture": Verdict.PROCESSING,
+    "succeeded": Verdict.COMPLETED,
+    "canceled": Verdict.CANCELLED,
+}
+RAN_OUT = {"automatic", "expired"}  # reasons of a canceled PaymentIntent that nobody cancelled
+
+INVALID = Failure("invalid_request", "The payment provider does not accept this payment's details.")
+SETUP = Failure("configuration_error", "The payment provider is not set up correctly.")
+NO_ACCESS = Failure("authentication_failed", "The payment provider does not accept our credentials.")
+TOO_MANY = Failure("rate_limited", "The payment provider is busy. Please try again shortly.")
+UNREACHABLE = Failure("provider_unreachable", "The payment provider cannot be reached.")
+NO_RETURN = Failure("return_url_required", "Stripe needs a return_url to send the customer back to.")
+DECLINED = Failure("card_declined", "The card was declined.")
+LIMIT = Failure("limit_exceeded", "The payment exceeds the card's limit.")
+BAD_AMOUNT = Failure("amount_not_accepted", "The payment provider does not take this amount.")
+CARD_DATA = Failure("incorrect_card", "The card's number, date or code is wrong.")
+CONFIRM = Failure("authentication_required", "The bank asked for a confirmation that was not given.")
+FAULT = Failure("provider_error", "The payment could not be processed. Please try again.")
+TIMED_OUT = Failure("expired", "The payment page has expired.")
+CANCELLED = Failure("customer_cancelled", "The payment was cancelled.")
+
+# By HTTP status and error type: Stripe executes nothing then. Its idempotency_error, 409, 424 and 5xx leave it open.
+REFUSALS = {
+    (400, "invalid_request_error"): INVALID,
+    (401, "invalid_request_error"): NO_ACCESS,
+    (401, "authentication_error"): NO_ACCESS,
+    (403, "invalid_request_error"): SETUP,
+    (429, "invalid_request_error"): TOO_MANY,
+    (429, "rate_limit_error"): TOO_MANY,
+}
+# By code, where the type alone says too little.
+REFUSAL_CODES = {
+    "amount_too_small": BAD_AMOUNT,
+    "amount_too_large": BAD_AMOUNT,
+    "invalid_charge_amount": BAD_AMOUNT,
+    "api_key_expired": NO_ACCESS,
+    "secret_key_required": NO_ACCESS,
+    "livemode_mismatch": SETUP,
+    "testmode_charges_only": SETUP,
+    "payment_method_types_no_longer_supported": SETUP,
+}
+# By decline_code, else code. Lost, stolen and fraudulent cards get the general words, as Stripe asks.
+DECLINES = {
+    "insufficient_funds": Failure("insufficient_funds", "The account does not hold enough money."),
+    "expired_card": Failure("expired_card", "The card has expired."),
+    "card_velocity_exceeded": LIMIT,
+    "withdrawal_count_limit_exceeded": LIMIT,
+    "pin_try_exceeded": LIMIT,
+    "incorrect_pin": Failure("wrong_pin", "The PIN was wrong."),
+    "invalid_pin": Failure("wrong_pin", "The PIN was wrong."),
+    **dict.fromkeys(("incorrect_cvc", "incorrect_number", "incorrect_zip"), CARD_DATA),
+    **dict.fromkeys(("invalid_cvc", "invalid_number", "invalid_expiry_month", "invalid_expiry_year"), CARD_DATA),
+    "authentication_required": CONFIRM,
+    "payment_intent_authentication_failure": CONFIRM,
+    "payment_intent_payment_attempt_expired": TIMED_OUT,
+    "payment_method_customer_decline": CANCELLED,
+    "processing_error": FAULT,
+    "try_again_later": FAULT,
+    "issuer_not_available": FAULT,
+}
+
+SESSION_EVENTS = {
+    "checkout.session.completed",
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.async_payment_failed",
+    "checkout.session.expired",
+}
+INTENT_EVENTS = {
+    "payment_intent.succeeded",
+    "payment_intent.payment_failed",
+    "payment_intent.processing",
+    "payment_intent.canceled",
+    "payment_intent.requires_action",
+}
+NOT_OPEN = "only checkout sessions with a status in"
+
+
+class StripeCredentials(BaseModel):
+    """`webhook_secret` is the endpoint's own; `default_return_url` serves orders that name none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    secret_key: SecretStr
+    webhook_secret: SecretStr
+    default_return_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
+
+    @field_validator("secret_key")
+    @classmethod
+    def _key_shaped(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"(sk|rk)_(test|live)_[A-Za-z0-9_]+", value.get_secret_value()):
+            raise ValueError("a secret key begins with sk_test_, sk_live_, rk_test_ or rk_live_")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _secret_shaped(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"whsec_[A-Za-z0-9+/=_-]+", value.get_secret_value()):
+            raise ValueError("a webhook secret begins with whsec_")
+        return value
+
+
+class Stripe:
+    declaration: ClassVar[Declaration] = DECLARATION
+    CredentialsModel: ClassVar[type[BaseModel]] = StripeCredentials
+
+    def __init__(self, http: ProviderHttp, base_url: str, clock: Clock) -> None:
+        self._http = http
+        self._base_url = base_url.rstrip("/")
+        self._clock = clock
+
+    def check(self, order: CollectOrder) -> None:
+        currency = order.amount.currency
+        if currency not in DECLARATION.currencies:
+            raise OrderNotAcceptable("/currency", f"Stripe does not take {currency}.")
+        if order.method is not None and order.method not in DECLARATION.methods:
+            raise OrderNotAcceptable("/method", f"Stripe does not offer {order.method}.")
+        try:
+            units = order.amount.to_provider(EXPONENTS)
+        except MoneyError as error:
+            raise OrderNotAcceptable("/amount", str(error)) from None
+        if exponent(currency) == 3 and units % 10:
+            raise OrderNotAcceptable("/amount", f"Stripe takes {currency} with two decimals; the third must be 0.")
+        if not 1 <= units <= MAX_UNITS:
+            raise OrderNotAcceptable("/amount", "The amount is too large for Stripe.")
+
+    async def collect(self, order: CollectOrder, credentials: StripeCredentials) -> Result:
+        return_url = order.return_url or credentials.default_return_url or order.default_return_url
+        if return_url is None:
+            return Result(Verdict.REFUSED, raw_status="not sent", failure=NO_RETURN)
+        try:
+            form = _order_body(order, return_url, self._clock() + SESSION_LIFE)
+            return _accepted(await self._send("collect", "POST", SESSIONS, credentials, form, order.reference))
+        except NotSent as silence:
+            return Result(Verdict.NOT_SENT, raw_status=str(silence), failure=UNREACHABLE)
+        except (OutcomeUnknown, Unreadable) as silence:
+            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+
+    async def fetch(self, query: Query, credentials: StripeCredentials) -> Result:
+        """A query that was not sent, or was refused, says nothing of the payment: it is unknown as well."""
+        path = _query_path(query)
+        if path is None:
+            return Result(Verdict.UNKNOWN, raw_status="no session id")
+        try:
+            return _fetched(await self._send("fetch", "GET", path, credentials))
+        except (NotSent, OutcomeUnknown, Unreadable) as silence:
+            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+
+    async def cancel(self, query: Query, credentials: StripeCredentials) -> Result:
+        """A session that is no longer open is asked how it ended."""
+        session_id = _found(query, "cs_")
+        if session_id is None:
+            return Result(Verdict.UNKNOWN, raw_status="no session id")
+        try:
+            answer = await self._send("cancel", "POST", f"{SESSIONS}/{quote(session_id, safe='')}/expire", credentials)
+            if answer.status == 400 and NOT_OPEN in _error(answer)[2].lower():
+                return await self.fetch(query, credentials)
+            return _ended(_fetched(answer))
+        except (NotSent, OutcomeUnknown, Unreadable) as silence:
+            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+
+    def verify_webhook(self, request: WebhookRequest, credentials: Sequence[StripeCredentials]) -> None:
+        secrets = [item.webhook_secret.get_secret_value() for item in credentials]
+        header = request.headers.get("stripe-signature")
+        verify_timestamped(header, request.body, secrets, now=self._clock().timestamp())
+
+    def translate(self, request: WebhookRequest) -> Sequence[ProviderEvent]:
+        try:
+            body = orjson.loads(request.body)
+            return [_event(body["id"], body["type"], body["data"]["object"])]
+        except (orjson.JSONDecodeError, KeyError, TypeError, Unreadable) as error:
+            raise WebhookMalformed(f"no readable Stripe event: {error}") from None
+
+    async def _send(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        credentials: StripeCredentials,
+        form: dict[str, str] | None = None,
+        key: str | None = None,
+    ) -> Answer:
+        url, headers = self._base_url + path, _headers(credentials, key)
+        return await self._http.send(DECLARATION.name, operation, method, url, headers=headers, form=form)
+
+
+def _headers(credentials: StripeCredentials, key: str | None) -> dict[str, str]:
+    bearer = {"authorization": f"Bearer {credentials.secret_key.get_secret_value()}", "stripe-version": API_VERSION}
+    return bearer | ({"idempotency-key": key} if key else {})
+
+
+def _order_body(order: CollectOrder, return_url: str, expires_at: datetime) -> dict[str, str]:
+    item = "line_items[0]"
+    form = {
+        "mode": "payment",
+        "client_reference_id": order.reference,
+        "success_url": return_url,
+        "cancel_url": return_url,
+        "expires_at": str(int(expires_at.timestamp())),
+        f"{item}[quantity]": "1",
+        f"{item}[price_data][currency]": order.amount.currency.lower(),
+        f"{item}[price_data][unit_amount]": str(order.amount.to_provider(EXPONENTS)),
+        f"{item}[price_data][product_data][name]": (order.description or "Payment")[:250],
+    }
+    for name, value in {"reference": order.reference, "transaction_id": str(order.transaction_id)}.items():
+        form[f"metadata[{name}]"] = form[f"payment_intent_data[metadata][{name}]"] = value
+    if order.customer.email:
+        form["customer_email"] = order.customer.email
+    return form
+
+
+def _query_path(query: Query) -> str | None:
+    session_id, intent_id = _found(query, "cs_"), _found(query, "pi_")
+    if session_id is not None:
+        return f"{SESSIONS}/{quote(session_id, safe='')}?" + urlencode({"expand[]": "payment_intent"})
+    if intent_id is not None:
+        return f"{SESSIONS}?" + urlencode({"payment_intent": intent_id, "expand[]": "data.payment_intent"})
+    return None
+
+
+def _found(query: Query, prefix: str) -> str | None:
+    return next((item for item in query.provider_references if item.startswith(prefix)), None)
+
+
+def _accepted(answer: Answer) -> Result:
+    """The answer to an order."""
+    if answer.status != 200:
+        return _refused(answer)
+    result = _result(answer.json_object())
+    if result.verdict is Verdict.REQUIRES_ACTION and result.next_action is None:
+        return Result(Verdict.UNKNOWN, raw_status="no url", provider_references=result.provider_references)
+    return result
+
+
+def _refused(answer: Answer) -> Result:
+    kind, code, _ = _error(answer)
+    raw_status = f"{answer.status} {code or kind}".strip()
+    if answer.status == 402 and kind == "card_error":
+        return Result(Verdict.DECLINED, raw_status=raw_status, failure=_failure(DECLINES.get(code, DECLINED), code))
+    failure = TOO_MANY if answer.status == 429 else REFUSALS.get((answer.status, kind))
+    if failure is None:
+        return Result(Verdict.UNKNOWN, raw_status=raw_status)
+    if answer.status == 400:
+        failure = REFUSAL_CODES.get(code, failure)
+    return Result(Verdict.REFUSED, raw_status=raw_status, failure=_failure(failure, code or kind))
+
+
+def _fetched(answer: Answer) -> Result:
+    """The answer to a question: a session, or a list that holds the one of a PaymentIntent."""
+    kind, code, _ = _error(answer)
+    if answer.status == 404 and code == "resource_missing":
+        return Result(Verdict.NOT_FOUND, raw_status=code)
+    if answer.status != 200:
+        return Result(Verdict.UNKNOWN, raw_status=f"{answer.status} {code or kind}".strip())
+    body = answer.json_object()
+    found = body.get("data")
+    if body.get("object") == "list" and isinstance(found, list):
+        return _result(found[0]) if found else Result(Verdict.UNKNOWN, raw_status="no session of this payment_intent")
+    return _result(body)
+
+
+def _ended(result: Result) -> Result:
+    """The answer to a cancellation: expired, because we asked for it."""
+    if result.verdict is not Verdict.EXPIRED:
+        return result
+    ids, reference = result.provider_references, result.reference
+    return Result(
+        Verdict.CANCELLED, result.raw_status, reference, ids, failure=_failure(CANCELLED, "expired"), expirable=True
+    )
+
+
+def _result(session: Any) -> Result:
+    """A Checkout Session, from an answer or an event. Unreadable for anything else, and for money without an amount."""
+    if not isinstance(session, dict) or session.get("object") != "checkout.session":
+        raise Unreadable("not a checkout session")
+    status, payment_status = _word(session.get("status")), _word(session.get("payment_status"))
+    verdict = STATUSES.get((status, payment_status), Verdict.UNKNOWN)
+    raw_intent = session.get("payment_intent")
+    intent: dict[str, Any] = raw_intent if isinstance(raw_intent, dict) else {"id": raw_intent}
+    failure = TIMED_OUT if verdict is Verdict.EXPIRED else None
+    if verdict is Verdict.PROCESSING and intent.get("status") in ("requires_payment_method", "canceled"):
+        verdict, failure = Verdict.DECLINED, _decline(intent)
+    paid, currency = verdict is Verdict.COMPLETED, session.get("currency")
+    action = _next_action(session) if verdict is Verdict.REQUIRES_ACTION else None
+    return Result(
+        verdict,
+        raw_status=f"{status} {payment_status}".strip(),
+        reference=_word(session.get("client_reference_id")) or None,
+        provider_references=_ids(session.get("id"), intent.get("id")),
+        requested=_money(session.get("amount_total"), currency) if paid else None,
+        paid=_money(intent["amount_received"], intent.get("currency"))
+        if paid and "amount_received" in intent
+        else None,
+        next_action=action,
+        checkout_url=action.url if action else None,
+        session_ends_at=_moment(session.get("expires_at")),
+        failure=failure,
+        expirable=verdict in (Verdict.EXPIRED, Verdict.DECLINED),
+    )
+
+
+def _next_action(session: Mapping[str, Any]) -> NextAction | None:
+    url = _word(session.get("url"), 2_000)
+    if not url.startswith(("https://", "http://")):
+        return None
+    return NextAction(ActionType.REDIRECT, url=url, expires_at=_moment(session.get("expires_at")))
+
+
+def _intent_result(intent: Mapping[str, Any]) -> Result:
+    """A PaymentIntent in an event. After a decline the session's page is still open."""
+    status, currency = _word(intent.get("status")), intent.get("currency")
+    verdict, failure = INTENT_STATUSES.get(status, Verdict.UNKNOWN), None
+    if status == "requires_payment_method" and intent.get("last_payment_error"):
+        verdict, failure = Verdict.DECLINED, _decline(intent)
+    if status == "canceled":
+        ran_out = intent.get("cancellation_reason") in RAN_OUT
+        verdict, failure = (Verdict.EXPIRED, TIMED_OUT) if ran_out else (Verdict.CANCELLED, CANCELLED)
+    paid = verdict is Verdict.COMPLETED
+    return Result(
+        verdict,
+        raw_status=status,
+        reference=_references(intent)[0] if _references(intent) else None,
+        provider_references=_ids(intent.get("id")),
+        requested=_money(intent.get("amount"), currency) if paid else None,
+        paid=_money(intent.get("amount_received"), currency) if paid else None,
+        failure=failure,
+        session_open=verdict is Verdict.DECLINED,
+        expirable=status == "canceled",
+    )
+
+
+def _decline(intent: Mapping[str, Any]) -> Failure:
+    error = intent.get("last_payment_error")
+    fields = error if isinstance(error, dict) else {}
+    code = _word(fields.get("decline_code")) or _word(fields.get("code"))
+    return _failure(DECLINES.get(code, DECLINED), code)
+
+
+def _failure(failure: Failure, code: str) -> Failure:
+    return Failure(failure.code, failure.message, code or None)
+
+
+def _event(event_id: Any, kind: Any, fields: Any) -> ProviderEvent:
+    """News that moves nothing yet (charges, refunds, disputes) keeps its references, so that it is found by them."""
+    if not (_word(event_id) and _word(kind) and isinstance(fields, dict)):
+        raise Unreadable("an event without id, type or object")
+    result = None
+    if kind in SESSION_EVENTS:
+        result = _result(fields)
+    elif kind in INTENT_EVENTS:
+        result = _intent_result(fields)
+    if kind == "checkout.session.async_payment_failed" and result and result.verdict is Verdict.PROCESSING:
+        ids, reference = result.provider_references, result.reference
+        failure = _failure(DECLINED, "async_payment_failed")
+        result = Result(Verdict.DECLINED, result.raw_status, reference, ids, failure=failure, expirable=True)
+    intent = fields.get("payment_intent")
+    return ProviderEvent(
+        type=kind,
+        trust=Trust.SIGNED,
+        operation=Operation.REFUND if kind.startswith(("refund.", "charge.refund")) else Operation.COLLECT,
+        dedupe_key=event_id,
+        references=_references(fields),
+        provider_references=result.provider_references if result else _ids(fields.get("id"), intent),
+        result=result,
+    )
+
+
+def _references(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    metadata = fields.get("metadata")
+    inner = metadata.get("reference") if isinstance(metadata, dict) else None
+    return tuple(dict.fromkeys(word for word in (_word(fields.get("client_reference_id")), _word(inner)) if word))
+
+
+def _ids(*found: Any) -> tuple[str, ...]:
+    return tuple(word for word in map(_word, found) if word)
+
+
+def _error(answer: Answer) -> tuple[str, str, str]:
+    """Type, code (a card's decline_code first) and message; empty where the body is no error of Stripe's."""
+    try:
+        error = answer.json_object().get("error")
+    except Unreadable:
+        error = None
+    fields = error if isinstance(error, dict) else {}
+    code = _word(fields.get("decline_code")) or _word(fields.get("code"))
+    return _word(fields.get("type")), code, _word(fields.get("message"), 1_000)
+
+
+def _money(units: Any, currency: Any) -> Money:
+    if type(units) is not int or not 0 <= units <= MAX_MINOR or not isinstance(currency, str):
+        raise Unreadable("an amount that is not whole units of a currency")
+    try:
+        return Money.from_provider(units, currency.upper(), EXPONENTS)
+    except MoneyError as error:
+        raise Unreadable(str(error)) from None
+
+
+def _moment(seconds: Any) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if type(seconds) is int and 0 < seconds < 2**33 else None
+
+
+def _word(value: Any, limit: int = 200) -> str:
+    """Foreign text, if it is fit to be stored."""
+    return value if isinstance(value, str) and value.isprintable() and len(value) <= limit else ""

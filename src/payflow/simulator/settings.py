@@ -1,0 +1,70 @@
+"""Settings of the simulator. Its keys are obvious fakes: nothing here opens anything real."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Published by Safaricom for everybody's sandbox; it protects nothing.
+SANDBOX_PASSKEY = "bfb279f9aa9bdbcf158e97dd71a467cd2e0c893059b10f78e6b72ada1ed2c919"
+
+
+class SimulatorNotAllowed(RuntimeError):
+    """The simulator takes no money and checks nobody, so it must never run in production."""
+
+
+class Behaviour(BaseModel):
+    """What can be changed while it runs, by `POST /_control/settings`."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    paystack_webhook_url: str = "http://127.0.0.1:8000/api/v1/webhooks/paystack"
+    stripe_webhook_url: str = "http://127.0.0.1:8000/api/v1/webhooks/stripe"
+    deliver_webhooks: bool = True
+    answer_queries: bool = True
+    # Off: a charge waits until somebody uses the hosted page or `POST /_control/charges/...`.
+    automatic_customer: bool = True
+    customer_delay_seconds: NonNegativeFloat = 0.5
+    slow_seconds: NonNegativeFloat = 5.0
+    hang_seconds: NonNegativeFloat = 120.0
+    webhook_retries: NonNegativeInt = 5
+    webhook_backoff_seconds: NonNegativeFloat = 0.5
+    webhook_timeout_seconds: float = Field(default=30.0, gt=0)
+    # Daraja was seen to deliver exactly once, whatever the receiver answers.
+    mpesa_callback_retries: NonNegativeInt = 0
+    accept_any_test_key: bool = False
+    paystack_unknown_reference_status: Literal[400, 404] = 400
+    mpesa_in_flight_answer: Literal["4999", "500.001.1001"] = "4999"
+    mpesa_lock_subscriber: bool = False
+    mpesa_one_token_at_a_time: bool = False
+    mpesa_expires_in_as_text: bool = True
+    mpesa_requests_per_minute: PositiveInt | None = None
+
+
+class SimulatorSettings(Behaviour, BaseSettings):
+    """Read from `PAYFLOW_SIMULATOR_…`; `environment` alone from `PAYFLOW_ENVIRONMENT`, shared with the service."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PAYFLOW_SIMULATOR_", extra="ignore", frozen=True, validate_assignment=False, populate_by_name=True
+    )
+
+    environment: str = Field(default="development", validation_alias="PAYFLOW_ENVIRONMENT")
+    host: str = "127.0.0.1"
+    port: int = 8090
+    public_url: str | None = None
+    paystack_secret_key: str = "sk_test_simulator_paystack"  # noqa: S105
+    stripe_secret_key: str = "sk_test_simulator_stripe"  # noqa: S105
+    stripe_webhook_secret: str = "whsec_simulator"  # noqa: S105
+    stripe_api_version: str = "2025-09-30.clover"
+    mpesa_consumer_key: str = "simulator_consumer_key"
+    mpesa_consumer_secret: str = "simulator_consumer_secret"  # noqa: S105
+    mpesa_shortcode: str = "174379"
+    mpesa_passkey: str = SANDBOX_PASSKEY
+
+    @property
+    def base_url(self) -> str:
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    def behaviour(self) -> Behaviour:
+        values: dict[str, Any] = self.model_dump(include=set(Behaviour.model_fields))
+        return Behaviour.model_validate(values)

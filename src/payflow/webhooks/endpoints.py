@@ -1,0 +1,175 @@
+"""The webhook addresses (thin routes: FastAPI's machinery would double their cost) and the dead letters."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response as FastAPIResponse
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from payflow.core.clock import rfc3339
+from payflow.core.errors import Conflict
+from payflow.identity.dependencies import current_principal
+from payflow.identity.principals import Principal
+from payflow.identity.service import IdentityService
+from payflow.infra.queue.dead_letters import DeadLetter, DeadLetters
+from payflow.infra.queue.fallback import SpooledQueue
+from payflow.infra.queue.port import WEBHOOKS
+from payflow.web.problems import problem_responses
+from payflow.web.rate_limits import RateLimiter
+from payflow.webhooks.intake import Arrival, Intake
+
+
+class DeadLetterView(BaseModel):
+    """A message that nobody could use. Its body is shown as text, masked where it is not UTF-8."""
+
+    id: UUID
+    provider: str | None
+    message_id: str
+    reason: str
+    attempts: int
+    dead_at: datetime
+    replayed_at: datetime | None
+    replayed_by: str | None
+    size_bytes: int
+
+
+class DeadLetterPageView(BaseModel):
+    data: list[DeadLetterView]
+    next_cursor: str | None
+
+
+class ReplayView(BaseModel):
+    id: UUID
+    message_id: str = Field(description="The message is in the queue again under this id.")
+
+
+def webhook_routes(intake: Intake, prefix: str) -> list[BaseRoute]:
+    """`POST {prefix}/webhooks/{provider}` and `…/{provider}/{token}`."""
+
+    async def receive(request: Request) -> Response:
+        state = request.scope.get("state") or {}
+        body = await request.body()
+        answer = await intake.receive(
+            Arrival(
+                path_name=request.path_params["provider"],
+                token=request.path_params.get("token"),
+                headers=dict(request.headers),
+                body=body,
+                address=state.get("client_address"),
+                correlation_id=state.get("request_id", ""),
+            )
+        )
+        return Response(answer, media_type="application/json")
+
+    return [
+        Route(f"{prefix}/webhooks/{{provider}}", receive, methods=["POST"], name="webhook"),
+        Route(f"{prefix}/webhooks/{{provider}}/{{token}}", receive, methods=["POST"], name="webhook_with_token"),
+    ]
+
+
+def document_webhooks(document: dict[str, Any], prefix: str) -> None:
+    """Thin routes are not in FastAPI's document by themselves."""
+    responses = {
+        "200": {
+            "description": "Stored durably. The body is what the provider wants to read.",
+            "content": {"application/json": {"schema": {"type": "object"}, "example": {}}},
+        },
+        **{str(status): value for status, value in problem_responses(401, 404, 413, 429, 503).items()},
+    }
+    provider = {
+        "name": "provider",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "The provider's path name: `paystack`, `stripe`, `lipa` (M-Pesa).",
+        "example": "paystack",
+    }
+    token = {
+        "name": "token",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "Names the attempt, for providers that do not sign.",
+    }
+    for path, parameters in (("{provider}", [provider]), ("{provider}/{token}", [provider, token])):
+        document["paths"][f"{prefix}/webhooks/{path}"] = {
+            "post": {
+                "tags": ["webhooks"],
+                "summary": "Receive a provider's webhook",
+                "description": "For providers, not for clients. The raw body is verified by the provider's own scheme, "
+                "stored, and answered with 200; the work happens afterwards.",
+                "operationId": "receive_webhook" + ("_with_token" if len(parameters) > 1 else ""),
+                "parameters": parameters,
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {"schema": {"type": "object"}, "example": {"event": "charge.success"}}
+                    },
+                },
+                "responses": responses,
+                "security": [],
+            }
+        }
+
+
+def dead_letters_router(
+    dead_letters: DeadLetters, queue: SpooledQueue, identity: IdentityService, limiter: RateLimiter
+) -> APIRouter:
+    router = APIRouter(prefix="/webhooks/dead-letters", tags=["webhooks"])
+    reader = current_principal(identity, scope="webhooks:admin", admin=True, limiter=limiter, group="read")
+    writer = current_principal(identity, scope="webhooks:admin", admin=True, limiter=limiter, group="write")
+
+    @router.get(
+        "",
+        summary="List dead letters",
+        response_model=DeadLetterPageView,
+        responses=problem_responses(400, 401, 403, 422, 429, 503),
+    )
+    async def list_dead_letters(
+        principal: Annotated[Principal, Depends(reader)],
+        cursor: Annotated[UUID | None, Query(description="`next_cursor` of the page before.")] = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        replayed: Annotated[bool, Query(description="Also those that were replayed.")] = False,
+    ) -> FastAPIResponse:
+        """For administrators: webhooks that could not be worked on, newest first, with the reason."""
+        page = await dead_letters.list(
+            WEBHOOKS, limit=limit, cursor=str(cursor) if cursor else None, include_replayed=replayed
+        )
+        body = {"data": [_view(letter) for letter in page.items], "next_cursor": page.next_cursor}
+        return FastAPIResponse(orjson.dumps(body), media_type="application/json")
+
+    @router.post(
+        "/{dead_letter_id}/replay",
+        status_code=202,
+        summary="Replay a dead letter",
+        response_model=ReplayView,
+        responses=problem_responses(
+            401, 403, 404, 422, 429, 503, errors=[Conflict("It was replayed before.", code="already_replayed")]
+        ),
+    )
+    async def replay(dead_letter_id: UUID, principal: Annotated[Principal, Depends(writer)]) -> ReplayView:
+        """Puts the webhook into the queue again, from the first rung."""
+        message = await dead_letters.replay(dead_letter_id, queue, str(principal.id))
+        return ReplayView(id=dead_letter_id, message_id=message.id)
+
+    return router
+
+
+def _view(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "provider": letter.message.headers.get("provider"),
+        "message_id": letter.message.id,
+        "reason": letter.reason,
+        "attempts": letter.message.attempt,
+        "dead_at": rfc3339(letter.dead_at),
+        "replayed_at": rfc3339(letter.replayed_at) if letter.replayed_at else None,
+        "replayed_by": letter.replayed_by,
+        "size_bytes": len(letter.message.body),
+    }

@@ -1,0 +1,100 @@
+"""The table of dead letters: stored once, listed in pages, replayed at least once."""
+
+import asyncio
+
+import pytest
+
+from payflow.core.errors import Conflict, Invalid, NotFound
+from payflow.core.ids import uuid7
+from payflow.infra.database import Database
+from payflow.infra.queue.dead_letters import DeadLetters
+from payflow.infra.queue.port import Message, QueueAway
+from tests.queue.harness import message
+
+TOPIC = "webhooks"
+
+
+class Recorder:
+    """Takes messages, or is away."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.away = away
+        self.taken: list[tuple[str, Message]] = []
+
+    async def publish(self, topic: str, message: Message) -> None:
+        if self.away:
+            raise QueueAway("away")
+        self.taken.append((topic, message))
+
+
+async def test_a_message_is_stored_once_until_it_is_replayed(queue_database: Database) -> None:
+    dead_letters = DeadLetters(queue_database)
+    dead = message()
+    await dead_letters.add(TOPIC, dead, "first")
+    await dead_letters.add(TOPIC, dead, "second")
+    (stored,) = (await dead_letters.list(TOPIC)).items
+    assert (stored.message, stored.reason) == (dead, "first")
+
+    await dead_letters.replay(stored.id, Recorder(), "ada")
+    await dead_letters.add(TOPIC, dead, "died again")
+    (again,) = (await dead_letters.list(TOPIC)).items
+    assert again.reason == "died again"
+    assert len((await dead_letters.list(TOPIC, include_replayed=True)).items) == 2
+
+
+async def test_pages_are_newest_first_and_meet_without_gap_or_overlap(queue_database: Database) -> None:
+    dead_letters = DeadLetters(queue_database)
+    for number in range(5):
+        await dead_letters.add(TOPIC, message(), f"{'timeout' if number % 2 else 'malformed'}: {number}")
+        await asyncio.sleep(0.002)  # ids order by the millisecond
+    await dead_letters.add("deliveries", message(), "timeout: other topic")
+
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await dead_letters.list(TOPIC, limit=2, cursor=cursor)
+        seen += [item.reason for item in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert seen == ["malformed: 4", "timeout: 3", "malformed: 2", "timeout: 1", "malformed: 0"]
+    assert [item.reason for item in (await dead_letters.list(TOPIC, reason="timeout")).items] == [
+        "timeout: 3",
+        "timeout: 1",
+    ]
+    assert len((await dead_letters.list()).items) == 6
+    assert (await dead_letters.count(TOPIC), await dead_letters.count()) == (5, 6)
+    with pytest.raises(Invalid):
+        await dead_letters.list(TOPIC, cursor="not a cursor")
+
+
+async def test_a_replay_begins_at_attempt_0_and_happens_once(queue_database: Database) -> None:
+    dead_letters, queue = DeadLetters(queue_database), Recorder()
+    dead = Message(str(uuid7()), b"body", {"provider": "mpesa"}, attempt=7)
+    await dead_letters.add(TOPIC, dead, "provider timeout")
+    (stored,) = (await dead_letters.list(TOPIC)).items
+
+    expected = Message(dead.id, b"body", {"provider": "mpesa"}, attempt=0)
+    assert await dead_letters.replay(stored.id, queue, "ada") == expected
+    with pytest.raises(Conflict):
+        await dead_letters.replay(stored.id, queue, "bob")
+    assert queue.taken == [(TOPIC, expected)]
+    assert (await dead_letters.get(stored.id)).replayed_by == "ada"
+
+
+async def test_a_replay_that_could_not_be_published_changes_nothing(queue_database: Database) -> None:
+    dead_letters = DeadLetters(queue_database)
+    await dead_letters.add(TOPIC, message(), "provider timeout")
+    (stored,) = (await dead_letters.list(TOPIC)).items
+    with pytest.raises(QueueAway):
+        await dead_letters.replay(stored.id, Recorder(away=True), "ada")
+    assert await dead_letters.get(stored.id) == stored
+    assert await dead_letters.count(TOPIC) == 1
+
+
+async def test_an_unknown_dead_letter_is_not_found(queue_database: Database) -> None:
+    dead_letters = DeadLetters(queue_database)
+    with pytest.raises(NotFound):
+        await dead_letters.get(uuid7())
+    with pytest.raises(NotFound):
+        await dead_letters.replay(uuid7(), Recorder(), "ada")

@@ -1,0 +1,206 @@
+"""RabbitMQ away, stopped, killed, frozen, blocked: a publish fails soon, and everything goes on by itself afterwards.
+
+One private broker serves the whole file: the first test starts it, the last stops it.
+"""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psutil
+import pytest
+
+from payflow.infra.database import Database
+from payflow.infra.queue.fallback import SpooledQueue
+from payflow.infra.queue.port import Message, QueueAway
+from payflow.infra.queue.rabbitmq import RabbitQueue
+from tests.queue.constants import CONFIRM_SECONDS
+from tests.queue.harness import make_rabbit, make_spool, message, until_reachable
+from tests.services import PrivateRabbitMQ, services_are_required, unique_prefix
+
+TOPIC = "webhooks"
+
+
+@pytest.fixture(scope="module")
+async def broker() -> AsyncIterator[PrivateRabbitMQ]:
+    if PrivateRabbitMQ.installed() is None:
+        if services_are_required():
+            pytest.fail("RabbitMQ is not installed")
+        pytest.skip("RabbitMQ is not installed")
+    server = PrivateRabbitMQ()
+    yield server
+    await asyncio.to_thread(server.close)
+
+
+@asynccontextmanager
+async def opened(broker: PrivateRabbitMQ) -> AsyncIterator[RabbitQueue]:
+    queue = make_rabbit(broker.url, unique_prefix("outage"))
+    await queue.start()
+    try:
+        yield queue
+    finally:
+        await queue.close()
+
+
+async def refused_within(queue: RabbitQueue, seconds: float) -> None:
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(QueueAway):
+        await queue.publish(TOPIC, message())
+    assert asyncio.get_running_loop().time() - began < seconds
+
+
+async def test_a_broker_that_comes_later_is_found(broker: PrivateRabbitMQ) -> None:
+    async with opened(broker) as queue, queue.consume(TOPIC, prefetch=5) as consumer:
+        with pytest.raises(QueueAway):
+            await queue.ping()
+        await refused_within(queue, 0.1)
+        await asyncio.to_thread(broker.start)
+        await until_reachable(queue, 10)
+        sent = message()
+        await queue.publish(TOPIC, sent)
+        async with asyncio.timeout(5):
+            (delivery,) = await consumer.batch(5)
+        assert delivery.message == sent
+        await consumer.ack([delivery])
+
+
+async def test_nothing_confirmed_is_lost_when_the_broker_is_killed_under_load(broker: PrivateRabbitMQ) -> None:
+    confirmed: set[str] = set()
+    seen: set[str] = set()
+    errors: list[BaseException] = []
+    stopping = asyncio.Event()
+
+    async def send(queue: RabbitQueue) -> None:
+        while not stopping.is_set():
+            one = message()
+            try:
+                await queue.publish(TOPIC, one)
+                confirmed.add(one.id)
+            except QueueAway:
+                await asyncio.sleep(0.02)
+            except BaseException as error:
+                errors.append(error)
+                raise
+
+    async def receive(queue: RabbitQueue) -> None:
+        async with queue.consume(TOPIC, prefetch=20) as consumer:
+            while not (stopping.is_set() and confirmed <= seen):
+                deliveries = await consumer.batch(10)
+                await asyncio.sleep(0.001)
+                seen.update(delivery.message.id for delivery in deliveries)
+                await consumer.ack(deliveries)
+
+    async with opened(broker) as queue:
+        await until_reachable(queue)
+        senders = [asyncio.create_task(send(queue)) for _ in range(8)]
+        receiver = asyncio.create_task(receive(queue))
+        await asyncio.sleep(0.5)
+        before = len(confirmed)
+        assert before > 0
+        await asyncio.to_thread(broker.kill)
+        await refused_within(queue, 0.5)
+        await asyncio.to_thread(broker.start)
+        await until_reachable(queue, 10)
+        await asyncio.sleep(1)
+        assert len(confirmed) > before
+        stopping.set()
+        await asyncio.gather(*senders)
+        last = message()
+        await queue.publish(TOPIC, last)
+        confirmed.add(last.id)
+        async with asyncio.timeout(20):
+            await receiver
+    assert errors == []
+    assert confirmed <= seen
+
+
+async def test_a_frozen_broker_costs_one_wait_and_not_one_for_each_message(broker: PrivateRabbitMQ) -> None:
+    async with opened(broker) as queue:
+        await until_reachable(queue)
+        process = psutil.Process(broker.pid)
+        family = [process, *process.children(recursive=True)]
+        for member in family:
+            member.suspend()
+        try:
+            await refused_within(queue, CONFIRM_SECONDS + 1)
+            await refused_within(queue, 0.1)
+        finally:
+            for member in family:
+                member.resume()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await queue.publish(TOPIC, message())
+                    break
+                except QueueAway:
+                    await asyncio.sleep(0.1)
+
+
+async def test_a_broker_short_of_memory_counts_as_away_and_its_messages_can_still_be_consumed(
+    broker: PrivateRabbitMQ,
+) -> None:
+    async with opened(broker) as queue:
+        await until_reachable(queue)
+        held = message()
+        await queue.publish(TOPIC, held)
+        await asyncio.to_thread(_control, broker, "set_vm_memory_high_watermark", "0.0000001")
+        try:
+            await refused_within(queue, CONFIRM_SECONDS + 1)
+            await refused_within(queue, 0.1)
+            async with queue.consume(TOPIC, prefetch=5) as consumer:
+                async with asyncio.timeout(5):
+                    (delivery,) = await consumer.batch(1)
+                assert delivery.message == held
+                with pytest.raises(QueueAway):
+                    await consumer.retry(delivery, 0.2, "provider timeout")
+                await consumer.ack([delivery])
+        finally:
+            await asyncio.to_thread(_control, broker, "set_vm_memory_high_watermark", "0.6")
+        await until_published(queue, message())
+
+
+async def test_a_publish_falls_back_to_the_spool_when_the_broker_stops(
+    broker: PrivateRabbitMQ, queue_database: Database
+) -> None:
+    spool = make_spool(queue_database)
+    async with opened(broker) as queue:
+        both = SpooledQueue(queue, spool)
+        await until_reachable(queue)
+        assert await both.publish(TOPIC, message()) == "rabbitmq"
+        await asyncio.to_thread(broker.stop)
+        await refused_within(queue, CONFIRM_SECONDS + 1)
+        spooled = message()
+        assert await both.publish(TOPIC, spooled) == "spool"
+        async with spool.consume(TOPIC, prefetch=5) as consumer:
+            async with asyncio.timeout(5):
+                (delivery,) = await consumer.batch(5)
+            assert delivery.message == spooled
+            await consumer.ack([delivery])
+    await spool.close()
+
+
+async def until_published(queue: RabbitQueue, sent: Message) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await queue.publish(TOPIC, sent)
+                return
+            except QueueAway:
+                await asyncio.sleep(0.1)
+
+
+def _control(broker: PrivateRabbitMQ, *words: str) -> None:
+    """`rabbitmqctl`, as the node's own user and with its cookie."""
+    environment = broker._environment(broker.folder)
+    owner = os.stat(broker.folder)
+    subprocess.run(
+        ["/usr/lib/rabbitmq/bin/rabbitmqctl", "-n", environment["RABBITMQ_NODENAME"], *words],
+        env=environment,
+        user=owner.st_uid if os.geteuid() == 0 else None,
+        group=owner.st_gid if os.geteuid() == 0 else None,
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
