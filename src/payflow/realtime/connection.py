@@ -6,7 +6,6 @@ Whoever wants to end the socket (a full queue, an expired credential, shutdown) 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -68,10 +67,15 @@ class Disconnected(Exception):
     """The client has gone."""
 
 
-class Socket:
-    """`access` is what its credential has proved so far; `is_open` until somebody decided to end it."""
+Admit = Callable[["Socket"], Awaitable[Stream]]
+Renew = Callable[["Socket", str], Awaitable[Frame]]
 
-    access: Access
+
+class Socket:
+    """`access` is what its credential proved; `kind` the kind of channel, None until it was let in.
+
+    Thousands of these lie idle, so one is little: slots, a list and not a deque, and no more coroutines than it needs.
+    """
 
     __slots__ = (
         "_ending",
@@ -83,19 +87,20 @@ class Socket:
         "_queue",
         "_receive",
         "_send",
-        "_sender",
         "_wake",
         "access",
+        "kind",
     )
 
     def __init__(self, receive: Receive, send: Send, queue_size: int, metrics: RealtimeMetrics) -> None:
+        self.access = Access()
+        self.kind: str | None = None
         self._receive = receive
         self._send = send
         self._most = queue_size
         self._metrics = metrics
-        self._queue: deque[Frame] = deque()
+        self._queue: list[Frame] = []
         self._wake: asyncio.Future[None] | None = None
-        self._sender: asyncio.Task[None] | None = None
         self._interrupt: asyncio.Timeout | None = None
         self._ending: tuple[int, str] | None = None
         self._messages = 0
@@ -103,27 +108,34 @@ class Socket:
 
     # The life of a socket
 
-    async def run(self, serve: Callable[["Socket"], Awaitable[None]]) -> None:
-        """Accept, serve until that returns or raises or `end` is called, close. An error's kind decides the code."""
+    async def run(self, admit: Admit, renew: Renew) -> None:
+        """Accept, admit, answer messages until the client leaves or `end` is called, close.
+
+        An error's kind decides the code of the close.
+        """
         if (await self._receive())["type"] != "websocket.connect":
             return
+        sender: asyncio.Task[None] | None = None
         try:
             # Accepted even when refused a moment later: to a browser a refused handshake says nothing at all.
             await self._send({"type": "websocket.accept"})
             async with asyncio.timeout(None) as self._interrupt:
                 if self._ending is None:
-                    await serve(self)
+                    sender = asyncio.create_task(self._follow(await admit(self)))
+                    del admit  # and with it the handshake
+                    while (message := await self._receive())["type"] == "websocket.receive":
+                        await self._answer(message, renew)
         except Disconnected:
-            self._ending = None
+            pass
         except Exception as problem:
             # After `end` this is the timeout's own error, and the reason is known already.
             self._end_because(problem)
         finally:
             self._interrupt = None
-            if self._sender is not None:
-                self._sender.cancel()
-        if self._sender is not None:
-            await asyncio.wait((self._sender,))
+            if sender is not None:
+                sender.cancel()
+        if sender is not None:
+            await asyncio.wait((sender,))
         if self._ending is not None:
             code, reason = self._ending
             # The client may be gone, or not read until our patience ends; then the server drops the connection.
@@ -151,18 +163,13 @@ class Socket:
 
     # Sending
 
-    def follow(self, stream: Stream) -> None:
-        """Start sending: the snapshot and what was missed, then whatever is delivered."""
-        self._sender = asyncio.create_task(self._follow(stream))
-
     def deliver(self, frame: Frame) -> None:
-        queue = self._queue
-        if len(queue) >= self._most:
+        if len(self._queue) >= self._most:
             if self._ending is None:
                 self._metrics.slow_client()
                 self.end(CloseCode.SLOW_CLIENT, "slow_client")
             return
-        queue.append(frame)
+        self._queue.append(frame)
         wake = self._wake
         if wake is not None:
             self._wake = None
@@ -180,12 +187,22 @@ class Socket:
         self._metrics.sent(1)
 
     def skip_delivered(self, event_ids: set[str]) -> None:
-        self._queue = deque(frame for frame in self._queue if frame.event_id not in event_ids)
+        self._queue = [frame for frame in self._queue if frame.event_id not in event_ids]
 
     async def _follow(self, stream: Stream) -> None:
+        """What the client missed, then whatever is delivered."""
         try:
             await stream.open(self)
-            await self._send_delivered()
+            loop = asyncio.get_running_loop()
+            send = self._send
+            is_customer = self.access.is_customer
+            while True:
+                while self._queue:
+                    frames, self._queue = self._queue, []
+                    for frame in frames:
+                        await send(frame.for_customer if is_customer else frame.whole)
+                self._wake = loop.create_future()
+                await self._wake
         except Disconnected:
             pass
         except Exception as problem:
@@ -193,63 +210,44 @@ class Socket:
         finally:
             stream.close(self)
 
-    async def _send_delivered(self) -> None:
-        loop = asyncio.get_running_loop()
-        queue = self._queue
-        send = self._send
-        is_customer = self.access.is_customer
-        while True:
-            while queue:
-                frame = queue.popleft()
-                await send(frame.for_customer if is_customer else frame.whole)
-            self._wake = loop.create_future()
-            await self._wake
-
     # Receiving
 
     async def first_message(self) -> dict[str, Any]:
-        """The first message. Disconnected; Malformed."""
-        return _read(await self._next_text())
-
-    async def listen(self, renew: Callable[["Socket", str], Awaitable[Frame]]) -> None:
-        """Answer the client's messages until it leaves. Raises Disconnected, TooLarge, RateLimited."""
-        while True:
-            text = await self._next_text()
-            try:
-                message = _read(text)
-            except Malformed as problem:
-                self.deliver(error(problem.code, problem.detail))
-                continue
-            match message.get("type"), message.get("token"):
-                case "ping", _:
-                    self.deliver(PONG)
-                case "auth", str() as token:
-                    self.deliver(await renew(self, token))
-                case _:
-                    self.deliver(error("unknown_message", "Known are ping, and auth with a token."))
-
-    async def _next_text(self) -> str | None:
-        """The next message's text, None for a binary one."""
+        """The first message of a client without a credential. Disconnected; Malformed; TooLarge."""
         message = await self._receive()
         if message["type"] != "websocket.receive":
             raise Disconnected
+        return self._read(message)
+
+    async def _answer(self, message: Message, renew: Renew) -> None:
+        try:
+            content = self._read(message)
+        except Malformed as problem:
+            self.deliver(error(problem.code, problem.detail))
+            return
+        match content.get("type"), content.get("token"):
+            case "ping", _:
+                self.deliver(PONG)
+            case "auth", str() as token:
+                self.deliver(await renew(self, token))
+            case _:
+                self.deliver(error("unknown_message", "Known are ping, and auth with a token."))
+
+    def _read(self, message: Message) -> dict[str, Any]:
+        """The message's JSON object. Malformed; TooLarge; RateLimited."""
         now = asyncio.get_running_loop().time()
         if now - self._messages_since > MESSAGE_WINDOW_SECONDS:
             self._messages_since, self._messages = now, 0
         self._messages += 1
         if self._messages > MOST_MESSAGES:
             raise RateLimited("Too many messages.", code="too_many_messages")
-        text: str | None = message.get("text")
+        text = message.get("text")
         if len(text or message.get("bytes") or "") > MOST_CHARACTERS:
             raise TooLarge("The message is too long.", code="message_too_long")
-        return text
-
-
-def _read(text: str | None) -> dict[str, Any]:
-    try:
-        message = orjson.loads(text or b"")
-    except orjson.JSONDecodeError:
-        message = None
-    if not isinstance(message, dict):
-        raise Malformed("Messages are JSON objects, in text frames.", code="malformed_message")
-    return message
+        try:
+            content = orjson.loads(text or b"")
+        except orjson.JSONDecodeError:
+            content = None
+        if not isinstance(content, dict):
+            raise Malformed("Messages are JSON objects, in text frames.", code="malformed_message")
+        return content

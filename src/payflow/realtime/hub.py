@@ -147,7 +147,11 @@ class Hub:
         self._interval_seconds = settings.socket_catch_up_seconds
         self._subscribe_seconds = subscribe_seconds
         self._subscriptions = Subscriptions(
-            redis_url, self._receive, self._look_at_everything, ping_seconds=ping_seconds
+            redis_url,
+            self._receive,
+            self._look_at_everything,
+            ping_seconds=ping_seconds,
+            burst=max(1, settings.socket_queue_size // 8),
         )
         self._transactions: dict[bytes, TransactionFeed] = {}
         self._users: dict[bytes, UserFeed] = {}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
@@ -228,25 +229,21 @@ class RealtimeService:
 
     async def serve(self, handshake: Handshake, receive: Receive, send: Send) -> None:
         """One socket, from its handshake to its end."""
-
-        async def serve(socket: Socket) -> None:
-            await self._serve(handshake, socket)
-
+        if self._task is None:
+            raise RuntimeError("The service was not started: nobody would notice a revoked credential.")
         socket = Socket(receive, send, self._settings.socket_queue_size, self._metrics)
         self._sockets.add(socket)
         if self._closing:
             socket.end(CloseCode.SHUTDOWN, "shutdown")
+        admit = partial(self._admit, handshake)
+        del handshake
         try:
-            await socket.run(serve)
+            await socket.run(admit, self._renew)
         finally:
-            self._sockets.discard(socket)
-            if self._closing and not self._sockets:
-                self._empty.set()
+            self._forget(socket)
 
-    async def _serve(self, handshake: Handshake, socket: Socket) -> None:
+    async def _admit(self, handshake: Handshake, socket: Socket) -> Stream:
         self._check_origin(handshake)
-        if self._task is None:
-            raise RuntimeError("The service was not started: nobody would notice a revoked credential.")
         channel = Channel.parse(handshake.channel)
         stream = self._stream(channel, handshake.after)
         access = await self._authenticate(handshake, channel, socket)
@@ -254,17 +251,20 @@ class RealtimeService:
         most = _SOCKETS_PER_CLIENT_TOKEN if access.is_customer else self._settings.sockets_per_user
         if self._open_by_key[key] >= most:
             raise RateLimited("Too many sockets.", code="too_many_sockets")
-        socket.access = access
         self._open_by_key[key] += 1
         self._authenticated.add(socket)
         self._metrics.opened(channel.kind)
-        try:
-            socket.follow(stream)
-            await socket.listen(self._renew)
-        finally:
-            self._metrics.closed(channel.kind)
+        socket.access, socket.kind = access, channel.kind
+        return stream
+
+    def _forget(self, socket: Socket) -> None:
+        if socket.kind is not None:
+            self._metrics.closed(socket.kind)
             self._authenticated.discard(socket)
-            _count_down(self._open_by_key, key)
+            _count_down(self._open_by_key, socket.access.key())
+        self._sockets.discard(socket)
+        if self._closing and not self._sockets:
+            self._empty.set()
 
     def _stream(self, channel: Channel, after: str | None) -> Stream:
         try:
