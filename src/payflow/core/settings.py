@@ -90,7 +90,9 @@ class Settings(BaseSettings):
 
     timer_interval_seconds: float = 1.0
     timer_batch: int = 50
-    check_min_interval_seconds: float = 5.0
+    check_min_interval_seconds: float | None = Field(
+        default=None, description="Between two queries about one attempt; empty: what each provider declares."
+    )
     check_schedule_seconds: tuple[float, ...] = (20, 30, 60, 120, 300, 900, 3_600)
     provider_checks_per_minute: int = 120
     expiry_grace_seconds: float = 300.0

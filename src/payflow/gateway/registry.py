@@ -69,18 +69,18 @@ class Registry:
             raise Invalid(
                 "There is no such provider.",
                 code="unknown_provider",
-                errors=[FieldError("/provider", f"Use one of: {', '.join(self._order)}.")],
+                errors=[FieldError("/body/provider", f"Use one of: {', '.join(self._order)}.")],
             )
         credentials = await self._credentials.get(named)
         if credentials is None:
             raise Invalid(
                 f"{provider.declaration.title} is not configured.",
                 code="provider_not_configured",
-                errors=[FieldError("/provider", "Not configured.")],
+                errors=[FieldError("/body/provider", "Not configured.")],
             )
         pointer, detail = self._objection(provider, order) or ("", "")
         if detail:
-            raise Invalid(detail, code="order_not_acceptable", errors=[FieldError(pointer, detail)])
+            raise Invalid(detail, code="order_not_acceptable", errors=[FieldError(f"/body{pointer}", detail)])
         return Candidate(named, provider, provider, credentials, "named by the caller")
 
     def _misfit(self, name: str, order: CollectOrder) -> str | None:

@@ -106,8 +106,9 @@ class Database:
         try:
             yield connection
         except AWAY as error:
-            if not connection.is_closed() and isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
-                # Raised by something else in the block (a socket, a timeout of the caller): not ours to translate.
+            # Nothing but the database is awaited in such a block, so a timeout or a socket's error is its own. A wrong use
+            # of the connection is an InterfaceError too, and stays what it is.
+            if isinstance(error, asyncpg.InterfaceError) and not connection.is_closed():
                 raise
             await greenlet_spawn(pooled.invalidate)
             raise DatabaseAway(str(error) or type(error).__name__) from error

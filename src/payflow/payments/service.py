@@ -175,7 +175,7 @@ class PaymentService:
         try:
             return Money.parse(body.amount, body.currency)
         except MoneyError as error:
-            raise Invalid(str(error), errors=[FieldError("/amount", str(error))]) from None
+            raise Invalid(str(error), errors=[FieldError("/body/amount", str(error))]) from None
 
     def _order(self, body: InitializePayment, amount: Money, transaction_id: UUID, reference: str) -> CollectOrder:
         customer = Customer(body.customer.email, body.customer.phone, body.customer.name)
@@ -297,6 +297,7 @@ class PaymentService:
                 Origin(Actor.PROVIDER, correlation_id=origin.correlation_id),
                 last=over,
                 finish_with=keep if over else None,
+                check_after=candidate.provider.declaration.first_check_after,
                 told_before=[initiated] if place == 1 else [],
             )
             if over:

@@ -14,7 +14,7 @@ from payflow.core.clock import Clock
 from payflow.core.logging import get_logger
 from payflow.core.settings import Settings
 from payflow.events.types import Actor, Origin
-from payflow.gateway.contract import Cancels, Collects, Result, Verdict
+from payflow.gateway.contract import Cancels, Collects, Credentials, Result, Verdict
 from payflow.gateway.registry import Registry
 from payflow.infra.redis import AWAY, Redis
 from payflow.transactions.aggregate import NEVER_SENT, Attempt, Transaction, Unit
@@ -73,7 +73,8 @@ class Checks:
         self._registry = registry
         self._clock = clock
         self._budget = Budget(redis, settings.redis_prefix, settings.provider_checks_per_minute)
-        self._interval = timedelta(seconds=settings.check_min_interval_seconds)
+        seconds = settings.check_min_interval_seconds
+        self._interval = None if seconds is None else timedelta(seconds=seconds)
 
     async def check(self, transaction_id: UUID, *, origin: Origin | None = None) -> Report | None:
         """Ask about a transaction's attempt that may have been sent last. None when there is no such transaction."""
@@ -87,10 +88,22 @@ class Checks:
     async def check_due(self, transaction_id: UUID) -> Report | None:
         """The timer's check. A provider that was not asked is not forgotten: the next time is soon."""
         report = await self.check(transaction_id)
-        if report is not None and report.refusal is not None:
-            delay = self._interval if report.refusal is Refusal.TOO_SOON else timedelta(seconds=60)
-            await self._transactions.repository.postpone_check(transaction_id, self._clock() + delay)
+        if report is None or report.refusal is None:
+            return report
+        if report.refusal is Refusal.NOT_CONFIGURED:
+            return await self._without_provider(transaction_id)
+        delay = timedelta(seconds=5 if report.refusal is Refusal.TOO_SOON else 60)
+        await self._transactions.repository.postpone_check(transaction_id, self._clock() + delay)
         return report
+
+    async def _without_provider(self, transaction_id: UUID) -> Report | None:
+        """A provider that was taken away answers no more: time goes on, and in the end a person looks."""
+        found = await self._transactions.repository.get(transaction_id, None)
+        if found is None:
+            return None
+        result = Result(Verdict.UNKNOWN)
+        unit = await self._transactions.settle(Answer(found[1][-1].id, result, Source.QUERY, Origin()))
+        return Report(unit, result)
 
     async def ask(
         self, transaction: Transaction, attempt: Attempt, *, origin: Origin | None = None, hint: Result | None = None
@@ -106,20 +119,28 @@ class Checks:
             return Report(refusal=Refusal.NOT_CONFIGURED)
         if not await self._budget.take(attempt.provider):
             return Report(refusal=Refusal.BUDGET)
-        if not await self._transactions.repository.claim_check(attempt.id, self._clock(), self._interval):
+        interval = provider.declaration.min_check_interval if self._interval is None else self._interval
+        if not await self._transactions.repository.claim_check(attempt.id, self._clock(), interval):
             return Report(refusal=Refusal.TOO_SOON)
-        if self._is_due(transaction, self._clock()) and isinstance(provider, Cancels):
-            # Its time is over: end the session at the provider, so that nothing can be paid after we call it expired.
-            result = self._transactions.due_result(
-                transaction, await provider.cancel(attempt.query(), credentials.current)
-            )
-        else:
-            result = await provider.fetch(attempt.query(), credentials.current)
+        result = await self._answer(transaction, attempt, provider, credentials.current)
         if hint is not None and result.verdict is hint.verdict is Verdict.COMPLETED:
             result = replace(result, receipt=result.receipt or hint.receipt, paid=result.paid or hint.paid)
         origin = origin or Origin(Actor.PROVIDER, correlation_id=transaction.correlation_id)
         unit = await self._transactions.settle(Answer(attempt.id, result, Source.QUERY, origin))
         return Report(unit, result)
+
+    async def _answer(
+        self, transaction: Transaction, attempt: Attempt, provider: Collects, credentials: Credentials
+    ) -> Result:
+        try:
+            if self._is_due(transaction, self._clock()) and isinstance(provider, Cancels):
+                # Its time is over: end the session at the provider, so that nothing is paid after we call it expired.
+                result = await provider.cancel(attempt.query(), credentials)
+                return replace(result, verdict=Verdict.EXPIRED) if result.verdict is Verdict.CANCELLED else result
+            return await provider.fetch(attempt.query(), credentials)
+        except Exception:
+            log.exception("check.adapter_failed", provider=attempt.provider, reference=attempt.reference)
+            return Result(Verdict.UNKNOWN, raw_status="adapter_error")
 
     def _is_due(self, transaction: Transaction, now: datetime) -> bool:
         return transaction.expires_at is not None and now >= transaction.expires_at

@@ -4,7 +4,7 @@ No provider is called here and nothing else is awaited while a row is locked.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from payflow.idempotency.repository import Finished, finish
 from payflow.infra.database import Database, RawConnection
 from payflow.ledger.repository import Accounts
 from payflow.transactions import repository as sql
-from payflow.transactions.aggregate import Attempt, Transaction, Unit
+from payflow.transactions.aggregate import Attempt, Unit
 from payflow.transactions.lifecycle import OPEN, Status
 from payflow.transactions.settle import Context, Source, cancel, expire, next_check, resolve_review, settle
 
@@ -93,35 +93,36 @@ class Transactions:
         *,
         last: bool,
         finish_with: FinishWith | None,
+        check_after: timedelta,
         told_before: Sequence[Event] = (),
     ) -> Unit:
         """B: what the initiation led to. A webhook may have overtaken it; then only ids and the next action are added.
 
-        `finish_with` gives the answer to keep for the idempotency key, None while another attempt follows. `told_before`
-        are committed events that were not published yet: they ride along.
+        `finish_with` gives the answer to keep for the idempotency key, None while another attempt follows. `check_after` is
+        when a query first makes sense. `told_before` are committed events that were not published yet: they ride along.
         """
         context = Context(Source.INITIATION, origin, self._clock(), last)
         settle(unit, attempt, result, context)
-        self._after_initiation(unit, result)
+        self._after_initiation(unit, result, context.now + check_after)
         finished = finish_with(unit) if finish_with else None
         if not unit.journals:
             try:
                 async with self._database.raw() as connection:
                     await sql.save(connection, [unit], self._accounts, finished[0] if finished else None)
             except sql.VersionMoved:
-                unit, finished = await self._record_overtaken(attempt.id, result, context, finish_with)
+                unit, finished = await self._record_overtaken(attempt.id, result, context, check_after, finish_with)
         else:
-            unit, finished = await self._record_overtaken(attempt.id, result, context, finish_with)
+            unit, finished = await self._record_overtaken(attempt.id, result, context, check_after, finish_with)
         await self._publisher.publish([*told_before, *unit.events], [finished[1]] if finished else [])
         return unit
 
     async def _record_overtaken(
-        self, attempt_id: UUID, result: Result, context: Context, finish_with: FinishWith | None
+        self, attempt_id: UUID, result: Result, context: Context, check_after: timedelta, finish_with: FinishWith | None
     ) -> tuple[Unit, tuple[Finished, tuple[str, bytes, int]] | None]:
         async def work(connection: RawConnection) -> tuple[Unit, tuple[Finished, tuple[str, bytes, int]] | None]:
             unit = next(iter((await sql.lock(connection, [attempt_id])).values()))
             settle(unit, unit.attempts[attempt_id], result, context)
-            self._after_initiation(unit, result)
+            self._after_initiation(unit, result, context.now + check_after)
             await sql.save(connection, [unit], self._accounts)
             finished = finish_with(unit) if finish_with else None
             if finished is not None:
@@ -196,12 +197,16 @@ class Transactions:
             self._schedule_next(unit, attempt, answer.result, now)
         return moved
 
-    def _after_initiation(self, unit: Unit, result: Result) -> None:
-        """The customer's session has begun: its own end is known now."""
+    def _after_initiation(self, unit: Unit, result: Result, next_check_at: datetime) -> None:
+        """The customer's session has begun: its own end is known now, and when to ask about it."""
         transaction = unit.transaction
-        if transaction.status in OPEN and result.session_ends_at:
+        if transaction.status not in OPEN:
+            return
+        if result.session_ends_at:
             transaction.expires_at = result.session_ends_at + self._grace
-            unit.dirty = True
+        if result.verdict not in (Verdict.NOT_SENT, Verdict.REFUSED):
+            transaction.next_check_at = next_check_at
+        unit.dirty = True
 
     def _schedule_next(self, unit: Unit, attempt: Attempt, result: Result, now: datetime) -> None:
         """After a query: when to ask again, or the end when the time is over."""
@@ -220,8 +225,3 @@ class Transactions:
             expire(unit, attempt, now, proven_unpaid=True)
         elif now >= transaction.expires_at + self._review_after:
             expire(unit, attempt, now, proven_unpaid=False)
-
-    def due_result(self, transaction: Transaction, result: Result) -> Result:
-        """A session that we ended because its time was over has expired; nobody cancelled it."""
-        ended_by_us = result.verdict is Verdict.CANCELLED
-        return replace(result, verdict=Verdict.EXPIRED) if ended_by_us else result

@@ -5,6 +5,7 @@ message spoils no other. Work is only taken as done (`Verdict.DONE`) after its c
 Deduplication saves work; what makes a repeat harmless is that `settle` is idempotent.
 """
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ log = get_logger(__name__)
 
 OUR_REFERENCE = re.compile(r"^att[0-9a-z]{26}$")
 BUSY_DELAY_SECONDS = 60.0
+ASKED_AT_ONCE = 10
 
 
 class Ending(StrEnum):
@@ -107,8 +109,8 @@ class WebhookProcessor:
                 item = await self._address(work, event)
                 (asked if event.trust is Trust.CONFIRM and event.result is not None else settled).append(item)
         await self._settle(settled)
-        for item in asked:
-            await self._confirm(item)
+        gate = asyncio.Semaphore(ASKED_AT_ONCE)
+        await asyncio.gather(*(self._confirm(item, gate) for item in asked))
         for work in works:
             self._finish(work)
         return [work.disposition for work in works]
@@ -238,8 +240,12 @@ class WebhookProcessor:
             received_at=work.received_at,
         )
 
-    async def _confirm(self, item: Item) -> None:
+    async def _confirm(self, item: Item, gate: asyncio.Semaphore) -> None:
         """A hint that proves nothing: ask the provider. Each one asks, so that a forged hint cannot swallow the real one."""
+        async with gate:
+            await self._ask(item)
+
+    async def _ask(self, item: Item) -> None:
         work = item.work
         try:
             found = await self._transactions.repository.find_attempt(item.attempt_id, item.reference)
