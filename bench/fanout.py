@@ -122,6 +122,7 @@ def serve(database_url: str, redis_url: str, prefix: str, port: int) -> None:
         log_level="warning",
         access_log=False,
         backlog=8_192,
+        proxy_headers=False,
     )
 
 

@@ -24,6 +24,7 @@ from payflow.bootstrap import PublisherFactory, Services, build_services
 from payflow.core.clock import Clock, utc_now
 from payflow.core.settings import Settings
 from payflow.events.publisher import EventPublisher
+from payflow.infra.queue.port import WEBHOOKS, QueueAway
 from payflow.infra.queue.rabbitmq import RabbitQueue
 from payflow.main import create_app
 from payflow.simulator.app import create_simulator
@@ -295,9 +296,37 @@ async def running_house(
             httpx.AsyncClient(transport=httpx.ASGITransport(app=simulated), base_url=SIMULATOR, timeout=30)
         )
         house = House(settings, services, app, control, simulator_settings, working)
+        await _until_declared(services, settings, consumed=worker)
         yield house
         for client in house._clients:
             await client.aclose()
+
+
+async def _until_declared(services: Services, settings: Settings, *, consumed: bool) -> None:
+    """Wait until nobody declares queues any more. RabbitMQ 3.10 loses its dead-lettering for good, for everybody, when
+    queues are deleted while they are being declared, as the end of a very short test would do."""
+    primary = services.queue.primary
+    if not isinstance(primary, RabbitQueue):
+        return
+
+    async def reachable() -> bool:
+        try:
+            await primary.ping()
+        except QueueAway:
+            return False
+        return True
+
+    await eventually(reachable, what="RabbitMQ")
+    if consumed:
+        connection = await aio_pika.connect(settings.amqp_url)
+        async with connection, connection.channel() as channel:
+            name = f"{settings.queue_prefix}.{WEBHOOKS}"
+
+            async def consuming() -> bool:
+                queue = await channel.declare_queue(name, passive=True)
+                return bool(queue.declaration_result.consumer_count)
+
+            await eventually(consuming, what="the worker's subscription")
 
 
 async def _clean_up(services: Services, settings: Settings) -> None:

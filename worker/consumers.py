@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from payflow.core.logging import get_logger
 from payflow.infra.database import DatabaseAway
-from payflow.infra.queue.port import WEBHOOKS, Consumer, Delivery, Queue, QueueAway
+from payflow.infra.queue.port import WEBHOOKS, Consumer, Delivery, Message, Queue, QueueAway
 from payflow.webhooks.processing import Disposition, Ending, WebhookProcessor
 
 log = get_logger(__name__)
@@ -33,21 +33,31 @@ class WebhookConsumer:
                         await self._work(consumer, await consumer.batch(self._batch))
             except (QueueAway, DatabaseAway) as error:
                 log.warning("worker.queue_away", queue=self._queue.name, error=str(error))
-                await asyncio.sleep(AWAY_PAUSE_SECONDS)
+            except Exception:
+                log.exception("worker.loop_failed", queue=self._queue.name)
+            await asyncio.sleep(AWAY_PAUSE_SECONDS)
+
+    async def _process(self, messages: Sequence[Message]) -> list[Disposition]:
+        """A batch that meets no database is kept in hand: giving it back would only bring it again at once, until it has
+        come too often, and the ladder would make it late."""
+        while True:
+            try:
+                return await self._processor.process(messages)
+            except DatabaseAway as error:
+                log.warning("worker.database_away", queue=self._queue.name, waiting=len(messages), error=str(error))
+            except Exception as error:
+                log.exception("worker.batch_failed", queue=self._queue.name, size=len(messages))
+                return [self._processor.postponed(message, error) for message in messages]
+            await asyncio.sleep(AWAY_PAUSE_SECONDS)
 
     async def _work(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
-        try:
-            dispositions = await self._processor.process([delivery.message for delivery in deliveries])
-        except Exception as error:
-            log.exception("worker.batch_failed", queue=self._queue.name, size=len(deliveries))
-            dispositions = [Disposition(Ending.RETRY, f"{type(error).__name__}", 60.0) for _ in deliveries]
-        done = []
-        for delivery, disposition in zip(deliveries, dispositions, strict=True):
-            if disposition.ending is Ending.DONE:
-                done.append(delivery)
-            elif disposition.ending is Ending.DEAD:
-                await consumer.dead_letter(delivery, disposition.reason)
-            else:
-                await consumer.retry(delivery, disposition.delay_seconds or 60.0, disposition.reason)
-        if done:
+        dispositions = await self._process([delivery.message for delivery in deliveries])
+        ended = list(zip(deliveries, dispositions, strict=True))
+        # First what is done: should the queue go away below, all that is left comes again.
+        if done := [delivery for delivery, disposition in ended if disposition.ending is Ending.DONE]:
             await consumer.ack(done)
+        for delivery, disposition in ended:
+            if disposition.ending is Ending.DEAD:
+                await consumer.dead_letter(delivery, disposition.reason)
+            elif disposition.ending is Ending.RETRY:
+                await consumer.retry(delivery, disposition.delay_seconds or 0.0, disposition.reason)

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Body, FastAPI
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 
 from payflow import __version__
 from payflow.bootstrap import Services, build_services
@@ -18,9 +20,11 @@ from payflow.infra.queue.port import QueueAway
 from payflow.payments.endpoints import payments_router
 from payflow.realtime.endpoints import realtime_router, realtime_routes
 from payflow.transactions.endpoints import transactions_router
+from payflow.transactions.examples import PAYMENT_EVENTS
 from payflow.transactions.views import EventView
 from payflow.web.application import install_web
 from payflow.web.health import health_router
+from payflow.web.openapi import restore_nulls
 from payflow.webhooks.endpoints import dead_letters_router, document_webhooks, webhook_routes
 
 PREFIX = "/api/v1"
@@ -45,20 +49,6 @@ TAGS = [
     {"name": "health", "description": "Whether the service lives and is ready."},
 ]
 
-EVENTS = (
-    "initiated",
-    "requires_action",
-    "processing",
-    "attempt_failed",
-    "completed",
-    "failed",
-    "cancelled",
-    "expired",
-    "under_review",
-    "duplicate_detected",
-    "reversed",
-)
-
 
 def create_app(services: Services) -> FastAPI:
     """The app over these services; its lifespan starts and closes them."""
@@ -80,6 +70,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
         license_info={"name": "MIT", "identifier": "MIT"},
         lifespan=lifespan,
     )
@@ -92,6 +83,11 @@ def create_app(services: Services) -> FastAPI:
     install_web(app, services.settings, services.metrics, away={QueueAway: _unavailable})
     _document(app)
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """What generated clients call an operation: `payments_initialize`, `auth_login`."""
+    return "_".join([*map(str, route.tags[:1]), route.name])
 
 
 def _routers(services: Services) -> list[APIRouter]:
@@ -130,11 +126,18 @@ def _unavailable(error: Exception) -> PayFlowError:
 
 def _document(app: FastAPI) -> None:
     """The payment events as OpenAPI webhooks, and the thin webhook routes."""
-    for name in EVENTS:
+    for name, shown in PAYMENT_EVENTS.items():
 
-        @app.webhooks.post(f"payment.{name}", operation_id=f"event_payment_{name}", tags=["payments"])
-        def event(body: EventView) -> None:
-            """One event of a payment, as `timeline` and the sockets show it."""
+        @app.webhooks.post(
+            name,
+            operation_id="event_" + name.replace(".", "_"),
+            summary=name,
+            description=shown.meaning,
+            tags=["payments"],
+            response_class=Response,
+            response_description="Any 2xx says that you have it.",
+        )
+        def event(body: Annotated[EventView, Body(openapi_examples={name: {"value": shown.example}})]) -> None: ...
 
     inner = app.openapi
 
@@ -142,6 +145,9 @@ def _document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = inner()
             document_webhooks(document, PREFIX)
+            for event in document["webhooks"].values():
+                del event["post"]["responses"]["422"]  # FastAPI adds it; what you answer is your own
+            restore_nulls(document)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -39,10 +39,12 @@ def _blank_card(match: re.Match[str]) -> str:
 
 def redact(value: Any, name: str = "") -> Any:
     """A copy of a log or event value with secrets blanked, by name and by shape."""
-    if name and _SECRET_NAME.search(name) and isinstance(value, str | bytes):
-        return REDACTED
+    if value is not None and name and _SECRET_NAME.search(name):
+        return REDACTED  # whatever it is: an OTP is as often a number, and credentials are a mapping
     if isinstance(value, str):
         return redact_text(value)
+    if isinstance(value, int) and redact_text(str(value)) == REDACTED:
+        return REDACTED
     if isinstance(value, Mapping):
         return {key: redact(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from functools import lru_cache
 
 from iso4217 import Currency
@@ -45,7 +45,8 @@ class Money:
             raise MoneyError("The amount is not a finite number.")
         if abs(value) > MAX_MINOR:
             raise MoneyError("The amount is too large.")
-        scaled = value.scaleb(places)
+        # Exactly: with the default precision a digit far behind would be rounded away instead of refused.
+        scaled = value.scaleb(places, Context(prec=max(28, len(value.as_tuple().digits))))
         if scaled != scaled.to_integral_value():
             raise MoneyError(f"{currency} amounts have at most {places} decimals.")
         minor = int(scaled)

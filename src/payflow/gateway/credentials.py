@@ -3,6 +3,7 @@
 `CredentialsSource` is what the use cases see. A change in the database reaches every node within `REFRESH_SECONDS`.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,13 +73,19 @@ class SealedCredentials:
             for name, values in environment.items()
             if name in providers and any(value.get_secret_value() for value in values.values())
         }
-        self._known: dict[str, CredentialSet] = {}
+        self._known: dict[str, CredentialSet] | None = None
         self._read_at = float("-inf")
+        self._first_read = asyncio.Lock()
 
     async def get(self, provider: str) -> CredentialSet | None:
-        if time.monotonic() - self._read_at > REFRESH_SECONDS:
+        if self._known is None:
+            # Who comes while nothing was read yet waits: "not read" must not pass for "not configured".
+            async with self._first_read:
+                if self._known is None:
+                    await self._refresh()
+        elif time.monotonic() - self._read_at > REFRESH_SECONDS:
             await self._refresh()
-        return self._known.get(provider)
+        return (self._known or {}).get(provider)
 
     async def add(self, connection: RawConnection, provider: str, credentials: BaseModel, created_by: UUID) -> UUID:
         """Seal and store new credentials in the caller's transaction; call `forget` after its commit."""
@@ -97,7 +104,7 @@ class SealedCredentials:
         try:
             rows = await self._repository.newest()
         except DatabaseAway:
-            if not self._known:
+            if self._known is None:
                 self._known = {name: CredentialSet(value) for name, value in self._environment.items()}
             return
         found: dict[str, list[BaseModel]] = {}

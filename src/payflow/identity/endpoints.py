@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Body, Depends, Form, Request
 
 from payflow.core.errors import Conflict, Forbidden, NotAuthenticated
 from payflow.identity.dependencies import current_principal, session_principal
@@ -109,7 +109,9 @@ def identity_router(identity: IdentityService, limiter: RateLimiter) -> APIRoute
         responses=problem_responses(400, 401, 413, 422, 429, 503, errors=[_LOGIN_REQUIRED]),
         openapi_extra={"security": [{}, {"AccessToken": []}]},
     )
-    async def logout(request: Request, body: LogoutRequest | None = None) -> None:
+    async def logout(
+        request: Request, body: Annotated[LogoutRequest | None, Body(examples=[{"refresh_token": "b7e2…"}])] = None
+    ) -> None:
         """Ends the login of the refresh token in the body, or else of the access token in the header. Its access tokens
         are refused within five seconds."""
         if body is not None and body.refresh_token is not None:

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, EmailStr, Field
 
 from payflow.identity.principals import Role, Scope
-from payflow.web.schemas import PLAIN_TEXT, PlainSecret, RequestModel, TrimmedText
+from payflow.web.schemas import PLAIN_TEXT, Moment, PlainSecret, RequestModel, TrimmedText
 
 _EXAMPLE_USER: dict[str, Any] = {
     "id": "0199b2f4-8c1e-7d3a-9f00-5b1c2d3e4f50",
@@ -58,7 +58,18 @@ class LoginRequest(RequestModel):
 class TokenForm(BaseModel):
     """The OAuth2 password form (RFC 6749, section 4.3.2). Other fields of it are read and ignored."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(
+        hide_input_in_errors=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "grant_type": "password",
+                    "username": "amina@example.com",
+                    "password": "correct horse battery staple",
+                }
+            ]
+        },
+    )
 
     grant_type: Literal["password"] = "password"
     username: Annotated[str, Field(min_length=1, max_length=254, pattern=PLAIN_TEXT, description="The email.")]
@@ -120,7 +131,7 @@ class ApiKeyRequest(RequestModel):
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=20)] | None = Field(
         default=None, description="Without it: every scope that is not an administrator's."
     )
-    expires_at: AwareDatetime | None = Field(
+    expires_at: Moment | None = Field(
         default=None,
         description="In the future, at most ten years ahead. Without it the key lives until it is revoked.",
     )

@@ -1,6 +1,7 @@
 """The bodies of the payment endpoints."""
 
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -8,21 +9,26 @@ from urllib.parse import urlsplit
 
 import orjson
 import phonenumbers
-from pydantic import AfterValidator, BeforeValidator, EmailStr, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, EmailStr, Field, StringConstraints, WithJsonSchema
 
 from payflow.core.money import MoneyError, exponent
+from payflow.transactions.examples import STARTED
 from payflow.transactions.views import TransactionView
 from payflow.web.schemas import PLAIN_TEXT, TRIMMED_TEXT, RequestModel
 
 MAX_METADATA_BYTES = 8_192
 MAX_METADATA_KEYS = 50
+MAX_AMOUNT = 10_000_000_000
+DECIMAL_TEXT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,4})?")
 
 
 def _amount(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         raise ValueError('Give a number or a decimal string, such as 5000 or "5000.50".')
-    if isinstance(value, str) and not (0 < len(value) <= 30):
-        raise ValueError("Give a decimal string of at most 30 characters.")
+    if isinstance(value, str) and not DECIMAL_TEXT.fullmatch(
+        value
+    ):  # Decimal itself also reads "1_000", " 5" and "NaN"
+        raise ValueError('Give plain digits with at most 4 decimals, such as "5000.50".')
     return value
 
 
@@ -95,11 +101,11 @@ def _storable(value: Any, depth: int) -> Any:
 Amount = Annotated[
     Decimal,
     BeforeValidator(_amount),
-    Field(gt=0),
+    Field(gt=0, le=MAX_AMOUNT),
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0, "maximum": 10_000_000_000},
+                {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_AMOUNT},
                 {"type": "string", "pattern": r"^(?!0+(\.0+)?$)[0-9]{1,10}(\.[0-9]{1,4})?$"},
             ],
             "description": "In major units, with no more decimals than the currency has.",
@@ -127,6 +133,24 @@ class CustomerIn(RequestModel):
 
 
 class InitializePayment(RequestModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "provider": "paystack",
+                    "amount": "5000.00",
+                    "currency": "NGN",
+                    "customer": {"email": "ada@example.com", "name": "Ada Obi"},
+                    "description": "Order 1234",
+                    "metadata": {"order": "1234"},
+                    "return_url": "https://shop.example/return",
+                    "customer_id": "customer-7",
+                },
+                {"provider": "mpesa", "amount": 250, "currency": "KES", "customer": {"phone": "+254708374149"}},
+            ]
+        }
+    )
+
     provider: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{1,40}$")] | None = Field(
         default=None, description="Without it, the best of those that can take the payment.", examples=["paystack"]
     )
@@ -151,10 +175,18 @@ class InitializePayment(RequestModel):
 
 
 class InitializedPayment(TransactionView):
+    model_config = ConfigDict(json_schema_extra={"examples": [{**STARTED, "client_token": "pf_client_AaH9x4IFeIG…"}]})
+
     client_token: str = Field(description="Lets the customer's browser watch this one payment on the socket.")
 
 
 class ResolvePayment(RequestModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"outcome": "completed", "reason": "The bank confirmed the transfer by phone."}]
+        }
+    )
+
     outcome: Literal["completed", "failed", "refunded", "reversed"]
     reason: Annotated[str, StringConstraints(pattern=TRIMMED_TEXT, min_length=3, max_length=500)] = Field(
         description="Why; it is kept in the history.", examples=["The bank confirmed the transfer by phone."]

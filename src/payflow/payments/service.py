@@ -128,9 +128,10 @@ class PaymentService:
     async def cancel(self, payment_id: UUID, user_id: UUID | None, origin: Origin) -> dict[str, Any]:
         """Give up a payment that the customer has not made. Where the provider allows it, its session is ended first."""
         transaction, attempts = await self._own(payment_id, user_id)
+        ended = False
         if transaction.status in (Status.PENDING, Status.REQUIRES_ACTION):
-            await self._end_session(attempts[-1], origin)
-        await self._transactions.cancel(payment_id, user_id, origin)
+            ended = await self._end_session(attempts[-1], origin)
+        await self._transactions.cancel(payment_id, user_id, origin, session_ended=ended)
         return await self.get(payment_id, user_id)
 
     async def resolve(
@@ -285,7 +286,9 @@ class PaymentService:
             over = last or result.verdict not in (Verdict.NOT_SENT, Verdict.REFUSED)
             reply: list[Reply] = []
 
-            def keep(unit: Unit, result: Result = result, reply: list[Reply] = reply) -> Any:
+            def keep(unit: Unit, result: Result = result, reply: list[Reply] = reply, over: bool = over) -> Any:
+                if not over and unit.transaction.status is Status.PENDING:
+                    return None  # another provider's turn; but not when the owner gave up meanwhile
                 reply[:] = [self._reply(unit.transaction, result, origin, instance)]
                 finished = Finished(scope, reply[0].status_code, reply[0].body)
                 return finished, self._idempotency.cache_entry(finished, fingerprint, unit.transaction.id)
@@ -296,11 +299,11 @@ class PaymentService:
                 result,
                 Origin(Actor.PROVIDER, correlation_id=origin.correlation_id),
                 last=over,
-                finish_with=keep if over else None,
+                finish_with=keep,
                 check_after=candidate.provider.declaration.first_check_after,
                 told_before=[initiated] if place == 1 else [],
             )
-            if over:
+            if reply:
                 return self._with_token(reply[0], unit.transaction.id)
         raise AssertionError("there is always a candidate")
 
@@ -309,6 +312,7 @@ class PaymentService:
         attempt = self._attempt(unit.transaction, number, uuid7(), new_reference("att"), candidate, now)
         await self._transactions.add_attempt(attempt)
         unit.transaction.provider = candidate.name
+        unit.transaction.expires_at = now + candidate.provider.declaration.session_life + self._grace
         return Unit.of(unit.transaction, [attempt]), attempt
 
     def _addressed(self, order: CollectOrder, attempt: Attempt, candidate: Candidate) -> CollectOrder:
@@ -383,16 +387,15 @@ class PaymentService:
             raise NotFound("There is no such payment, or it is not yours.")
         return found
 
-    async def _end_session(self, attempt: Attempt, origin: Origin) -> None:
-        """If the provider says it was paid after all, that is settled, and the cancellation is refused by the new status."""
+    async def _end_session(self, attempt: Attempt, origin: Origin) -> bool:
+        """Whether the provider ended its session for us. If it says that it was paid after all, that is settled, and the
+        cancellation is refused by the new status. A declined attempt may have a session that is still open."""
         provider = self._registry.get(attempt.provider)
         credentials = await self._registry.credentials(attempt.provider)
-        if (
-            attempt.status is not AttemptStatus.REQUIRES_ACTION
-            or credentials is None
-            or not isinstance(provider, Cancels)
-        ):
-            return
+        open_session = attempt.status in (AttemptStatus.REQUIRES_ACTION, AttemptStatus.DECLINED)
+        if not open_session or credentials is None or not isinstance(provider, Cancels):
+            return False
         result = await provider.cancel(attempt.query(), credentials.current)
         if result.verdict in (Verdict.COMPLETED, Verdict.PROCESSING):
             await self._transactions.settle(Answer(attempt.id, result, Source.QUERY, origin))
+        return result.verdict is Verdict.CANCELLED

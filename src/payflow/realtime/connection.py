@@ -122,12 +122,12 @@ class Socket:
             async with asyncio.timeout(None) as self._interrupt:
                 if self._ending is None:
                     sender = asyncio.create_task(self._follow(await admit(self)))
-                    del admit  # and with it the handshake
                     while (message := await self._receive())["type"] == "websocket.receive":
                         await self._answer(message, renew)
         except Disconnected:
             pass
         except Exception as problem:
+            self._interrupt = None
             # After `end` this is the timeout's own error, and the reason is known already.
             self._end_because(problem)
         finally:

@@ -14,8 +14,9 @@ from payflow.core.logging import correlation_id
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
+from payflow.realtime.handshake import ChannelKind, Handshake
 from payflow.realtime.schemas import TicketAnswer, TicketRequest
-from payflow.realtime.service import ChannelKind, Handshake, RealtimeService
+from payflow.realtime.service import RealtimeService
 from payflow.web.middleware import client_address_reader
 from payflow.web.problems import problem_responses
 from payflow.web.rate_limits import RateLimiter, address_key
@@ -77,7 +78,7 @@ class SocketsFirst:
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute], trusted_proxies: Sequence[str] = ()) -> None:
         self.app = app
-        self._routes = routes
+        self._routes = [route for route in routes if isinstance(route, WebSocketRoute)]
         self._client_address = client_address_reader(trusted_proxies)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -88,7 +89,7 @@ class SocketsFirst:
                     scope.update(found)
                     scope.setdefault("state", {})["client_address"] = self._client_address(scope)
                     correlation_id.set(str(uuid7()))
-                    return route.handle(scope, receive, send)
+                    return route.app(scope, receive, send)
         return self.app(scope, receive, send)
 
 
@@ -101,7 +102,7 @@ def realtime_router(service: RealtimeService, identity: IdentityService, limiter
         "/tickets",
         status_code=201,
         summary="Make a ticket for a socket",
-        responses=problem_responses(401, 403, 404, 422, 429, 503),
+        responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
     )
     async def make_ticket(request: TicketRequest, caller: Annotated[Principal, Depends(principal)]) -> TicketAnswer:
         """A browser cannot send headers with a WebSocket. Make a ticket first, then open

@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from payflow.identity.principals import Principal
 from payflow.web.schemas import RequestModel
@@ -32,6 +32,10 @@ class CloseCode(IntEnum):
 
 
 class TicketRequest(RequestModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"channel": "transaction:0199b2f4-8c1e-7d3a-9f00-5b1c2d3e4f50"}]}
+    )
+
     channel: Annotated[
         str,
         StringConstraints(pattern=f"^(transaction|user):{_UUID}$"),
@@ -40,6 +44,8 @@ class TicketRequest(RequestModel):
 
 
 class TicketAnswer(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ticket": "pf_ticket_Xc2…", "expires_in": 60}]})
+
     ticket: str = Field(description="Good for one socket, of the channel it was made for.")
     expires_in: int = Field(description="Seconds.", examples=[60])
 

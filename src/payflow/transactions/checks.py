@@ -14,7 +14,7 @@ from payflow.core.clock import Clock
 from payflow.core.logging import get_logger
 from payflow.core.settings import Settings
 from payflow.events.types import Actor, Origin
-from payflow.gateway.contract import Cancels, Collects, Credentials, Result, Verdict
+from payflow.gateway.contract import Cancels, Collects, Credentials, Failure, Query, Result, Verdict
 from payflow.gateway.registry import Registry
 from payflow.infra.redis import AWAY, Redis
 from payflow.transactions.aggregate import NEVER_SENT, Attempt, Transaction, Unit
@@ -22,6 +22,8 @@ from payflow.transactions.service import Answer, Transactions
 from payflow.transactions.settle import Source
 
 log = get_logger(__name__)
+
+TIME_OVER = Failure("expired", "The time to pay is over.")
 
 
 class Refusal(StrEnum):
@@ -122,25 +124,51 @@ class Checks:
         interval = provider.declaration.min_check_interval if self._interval is None else self._interval
         if not await self._transactions.repository.claim_check(attempt.id, self._clock(), interval):
             return Report(refusal=Refusal.TOO_SOON)
-        result = await self._answer(transaction, attempt, provider, credentials.current)
-        if hint is not None and result.verdict is hint.verdict is Verdict.COMPLETED:
-            result = replace(result, receipt=result.receipt or hint.receipt, paid=result.paid or hint.paid)
+        query = attempt.query()
+        if hint is not None:
+            query = await self._with_told_ids(query, attempt, hint)
+        result = await self._answer(transaction, query, attempt.provider, provider, credentials.current)
+        if hint is not None:
+            result = _completed_by(result, hint, query, attempt)
         origin = origin or Origin(Actor.PROVIDER, correlation_id=transaction.correlation_id)
         unit = await self._transactions.settle(Answer(attempt.id, result, Source.QUERY, origin))
         return Report(unit, result)
 
+    async def _with_told_ids(self, query: Query, attempt: Attempt, hint: Result) -> Query:
+        """Where the order's answer was lost, the hint alone names the provider's session. Never one of another attempt."""
+        if query.provider_references or not hint.provider_references:
+            return query
+        others = await self._transactions.repository.attempts_by_provider_reference(
+            attempt.provider, hint.provider_references
+        )
+        return query if others else replace(query, provider_references=hint.provider_references)
+
     async def _answer(
-        self, transaction: Transaction, attempt: Attempt, provider: Collects, credentials: Credentials
+        self, transaction: Transaction, query: Query, name: str, provider: Collects, credentials: Credentials
     ) -> Result:
         try:
             if self._is_due(transaction, self._clock()) and isinstance(provider, Cancels):
                 # Its time is over: end the session at the provider, so that nothing is paid after we call it expired.
-                result = await provider.cancel(attempt.query(), credentials)
-                return replace(result, verdict=Verdict.EXPIRED) if result.verdict is Verdict.CANCELLED else result
-            return await provider.fetch(attempt.query(), credentials)
+                result = await provider.cancel(query, credentials)
+                ended = result.verdict is Verdict.CANCELLED
+                return replace(result, verdict=Verdict.EXPIRED, failure=TIME_OVER) if ended else result
+            return await provider.fetch(query, credentials)
         except Exception:
-            log.exception("check.adapter_failed", provider=attempt.provider, reference=attempt.reference)
+            log.exception("check.adapter_failed", provider=name, reference=query.reference)
             return Result(Verdict.UNKNOWN, raw_status="adapter_error")
 
     def _is_due(self, transaction: Transaction, now: datetime) -> bool:
         return transaction.expires_at is not None and now >= transaction.expires_at
+
+
+def _completed_by(result: Result, hint: Result, query: Query, attempt: Attempt) -> Result:
+    """The answer, with what a hint about the same session adds to it: receipt and amount.
+
+    An id that only the hint has told is not kept unless the hint's amount comes with it: the id alone binds no amount.
+    """
+    same_session = set(hint.provider_references) & set(query.provider_references)
+    if same_session and result.verdict is hint.verdict is Verdict.COMPLETED:
+        return replace(result, receipt=result.receipt or hint.receipt, paid=result.paid or hint.paid)
+    if query.provider_references != attempt.provider_references:
+        return replace(result, provider_references=())
+    return result

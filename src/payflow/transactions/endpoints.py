@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from payflow.core.errors import NotFound
 from payflow.core.money import format_minor
@@ -15,6 +15,7 @@ from payflow.events.repository import EventRepository
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
+from payflow.transactions import examples
 from payflow.transactions.repository import PageQuery, TransactionRepository
 from payflow.transactions.views import (
     EventView,
@@ -26,9 +27,13 @@ from payflow.transactions.views import (
 )
 from payflow.web.problems import problem_responses
 from payflow.web.rate_limits import RateLimiter
-from payflow.web.schemas import PLAIN_TEXT
+from payflow.web.schemas import PLAIN_TEXT, Moment
 
 MAX_PAGE = 10_000
+
+
+def _example(**members: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [members]})
 
 
 class PageParameters(BaseModel):
@@ -53,14 +58,16 @@ class PageParameters(BaseModel):
     ) = None
     customer_id: Annotated[str, StringConstraints(pattern=PLAIN_TEXT, min_length=1, max_length=128)] | None = None
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
-    created_from: AwareDatetime | None = Field(default=None, description="From this time on (RFC 3339).")
-    created_to: AwareDatetime | None = Field(default=None, description="Before this time (RFC 3339).")
+    created_from: Moment | None = Field(default=None, description="From this time on (RFC 3339).")
+    created_to: Moment | None = Field(default=None, description="Before this time (RFC 3339).")
     page: int = Field(default=1, ge=1, le=MAX_PAGE)
     limit: int = Field(default=20, ge=1, le=100)
     cursor: UUID | None = Field(default=None, description="`next_cursor` of the page before; `page` is then ignored.")
 
 
 class EventPage(BaseModel):
+    model_config = _example(data=list(reversed(examples.TIMELINE)), has_more=False, next_cursor=None)
+
     data: list[EventView]
     has_more: bool
     next_cursor: UUID | None
@@ -77,6 +84,19 @@ class Figure(BaseModel):
 
 class Figures(BaseModel):
     """How many transactions stand how, and what they brought."""
+
+    model_config = _example(
+        transactions=[
+            {
+                "kind": "payment",
+                "status": "completed",
+                "currency": "NGN",
+                "count": 3,
+                "paid": "15000.00",
+                "paid_minor": 1500000,
+            }
+        ]
+    )
 
     transactions: list[Figure]
 

@@ -33,8 +33,9 @@ class Answer:
     origin: Origin
 
 
-FinishWith = Callable[[Unit], tuple[Finished, tuple[str, bytes, int]]]
-"""Builds the answer to keep for the idempotency key (and its cache entry) from how the transaction ended up."""
+FinishWith = Callable[[Unit], tuple[Finished, tuple[str, bytes, int]] | None]
+"""Builds the answer to keep for the idempotency key (and its cache entry) from how the transaction ended up; None while
+another attempt follows."""
 
 
 class Transactions:
@@ -92,19 +93,18 @@ class Transactions:
         origin: Origin,
         *,
         last: bool,
-        finish_with: FinishWith | None,
+        finish_with: FinishWith,
         check_after: timedelta,
         told_before: Sequence[Event] = (),
     ) -> Unit:
         """B: what the initiation led to. A webhook may have overtaken it; then only ids and the next action are added.
 
-        `finish_with` gives the answer to keep for the idempotency key, None while another attempt follows. `check_after` is
-        when a query first makes sense. `told_before` are committed events that were not published yet: they ride along.
+        `finish_with` gives the answer to keep for the idempotency key. `check_after` is when a query first makes sense. `told_before` are committed events that were not published yet: they ride along.
         """
         context = Context(Source.INITIATION, origin, self._clock(), last)
         settle(unit, attempt, result, context)
         self._after_initiation(unit, result, context.now + check_after)
-        finished = finish_with(unit) if finish_with else None
+        finished = finish_with(unit)
         if not unit.journals:
             try:
                 async with self._database.raw() as connection:
@@ -117,14 +117,14 @@ class Transactions:
         return unit
 
     async def _record_overtaken(
-        self, attempt_id: UUID, result: Result, context: Context, check_after: timedelta, finish_with: FinishWith | None
+        self, attempt_id: UUID, result: Result, context: Context, check_after: timedelta, finish_with: FinishWith
     ) -> tuple[Unit, tuple[Finished, tuple[str, bytes, int]] | None]:
         async def work(connection: RawConnection) -> tuple[Unit, tuple[Finished, tuple[str, bytes, int]] | None]:
             unit = next(iter((await sql.lock(connection, [attempt_id])).values()))
             settle(unit, unit.attempts[attempt_id], result, context)
             self._after_initiation(unit, result, context.now + check_after)
             await sql.save(connection, [unit], self._accounts)
-            finished = finish_with(unit) if finish_with else None
+            finished = finish_with(unit)
             if finished is not None:
                 await finish(connection, finished[0])
             return unit, finished
@@ -135,11 +135,17 @@ class Transactions:
         async with self._database.raw() as connection:
             await sql.add_attempt(connection, attempt)
 
-    async def cancel(self, transaction_id: UUID, user_id: UUID | None, origin: Origin) -> Unit:
-        """The owner gives up. Conflict once the provider has it or it has ended; NotFound when it is not the owner's."""
+    async def cancel(
+        self, transaction_id: UUID, user_id: UUID | None, origin: Origin, *, session_ended: bool = False
+    ) -> Unit:
+        """The owner gives up. Conflict once the provider has it or it has ended; NotFound when it is not the owner's.
+
+        `session_ended`: the provider ended its session for us, and its webhook about that may have come first.
+        """
 
         def decide(unit: Unit) -> None:
-            if unit.transaction.status is Status.CANCELLED:
+            ended = (Status.CANCELLED, Status.EXPIRED, Status.FAILED) if session_ended else (Status.CANCELLED,)
+            if unit.transaction.status in ended:
                 return
             if unit.transaction.status not in (Status.PENDING, Status.REQUIRES_ACTION):
                 raise Conflict(

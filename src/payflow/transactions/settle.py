@@ -48,6 +48,7 @@ def settle(unit: Unit, attempt: Attempt, result: Result, context: Context) -> bo
     before = unit.transaction.version
     _learn(unit, attempt, result, context)
     _BY_VERDICT[result.verdict](unit, attempt, result, context)
+    _learn_ids(unit, attempt, result, context)
     return unit.transaction.version != before
 
 
@@ -65,7 +66,7 @@ def disagreement(attempt: Attempt, result: Result) -> str | None:
         return "amount_mismatch"
     if result.paid is not None:
         excess = result.paid.minor - attempt.amount.minor
-        if excess != 0 and (excess < 0 or result.fee is None or result.fee.minor != excess):
+        if excess != 0 and (excess < 0 or result.fee != Money(excess, attempt.amount.currency)):
             return "amount_mismatch"
     if result.requested is None and result.paid is None:
         same_session = set(result.provider_references) & set(attempt.provider_references)
@@ -86,7 +87,9 @@ def cancel(unit: Unit, attempts: list[Attempt], origin: Origin, now: datetime) -
 def expire(unit: Unit, attempt: Attempt, now: datetime, *, proven_unpaid: bool) -> None:
     """The time is over: expired (or failed, after a decline) when an answer proves that nothing was paid, else a person looks."""
     origin = Origin()
-    if not proven_unpaid:
+    # Money out never expires, whatever an answer says: somebody looks before it is taken for not sent.
+    may_expire = allowed(unit.transaction.kind, unit.transaction.status, Status.EXPIRED, Cause.TIMER)
+    if not (proven_unpaid and may_expire):
         reason = {"reason": "unresolved", "detail": "The provider gave no final answer in time."}
         move(unit, Status.UNDER_REVIEW, cause=Cause.TIMER, origin=origin, now=now, data=reason)
         return
@@ -105,11 +108,17 @@ def resolve_review(
 ) -> None:
     """An operator's decision about what is under review; suspended money is given to the owner or stays for a refund."""
     transaction = unit.transaction
-    suspended = [attempt for attempt in attempts if attempt.status is AttemptStatus.UNDER_REVIEW]
+    suspended = [
+        attempt
+        for attempt in attempts
+        if attempt.status is AttemptStatus.UNDER_REVIEW and (attempt.paid is None or attempt.paid.minor > 0)
+    ]
     if outcome is Status.COMPLETED:
         _complete_by_hand(unit, attempts, suspended, now)
     if outcome in (Status.REFUNDED, Status.REVERSED):
         _give_back(unit, attempts, now)
+    if outcome is Status.REFUNDED:
+        transaction.refunded_minor = min(transaction.paid_minor, transaction.amount.minor)
     if outcome is Status.FAILED:
         transaction.failure_code = "rejected_in_review"
         transaction.failure_message = "The payment was rejected after review."
@@ -156,6 +165,8 @@ def _give_back(unit: Unit, attempts: list[Attempt], now: datetime) -> None:
         credited = attempt.status is AttemptStatus.SUCCEEDED
         attempt.status = AttemptStatus.REVERSED
         unit.touch(attempt, now)
+        if paid.minor == 0:
+            continue
         about = (attempt.id, transaction.id, transaction.user_id, attempt.provider, paid)
         if account and credited:
             unit.journals.append(journals.reversed_collection(*about, account=account))
@@ -164,11 +175,7 @@ def _give_back(unit: Unit, attempts: list[Attempt], now: datetime) -> None:
 
 
 def _learn(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
-    """Ids and raw status are worth keeping whatever the verdict; they never move anything."""
-    fresh = tuple(known for known in result.provider_references if known not in attempt.provider_references)
-    if fresh:
-        attempt.provider_references = (*attempt.provider_references, *fresh)
-        unit.touch(attempt, context.now)
+    """Receipt and raw status are worth keeping whatever the verdict; they never move anything."""
     if result.receipt and not attempt.receipt:
         attempt.receipt = result.receipt
         unit.touch(attempt, context.now)
@@ -189,6 +196,14 @@ def _learn(unit: Unit, attempt: Attempt, result: Result, context: Context) -> No
         if result.next_action and not transaction.next_action:
             transaction.next_action = action_json(result.next_action)
             unit.dirty = True
+
+
+def _learn_ids(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    """After the decision: what binds an amount is an id that we knew before, never the answer's own."""
+    fresh = tuple(known for known in result.provider_references if known not in attempt.provider_references)
+    if fresh:
+        attempt.provider_references = (*attempt.provider_references, *fresh)
+        unit.touch(attempt, context.now)
 
 
 def _completed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
@@ -240,7 +255,7 @@ def _suspend(unit: Unit, attempt: Attempt, paid: Money, problem: str | None, con
     """Money that is not what we asked for, or a second time: kept apart, and nobody is credited."""
     transaction = unit.transaction
     attempt.status = AttemptStatus.UNDER_REVIEW
-    if transaction.kind in ACCOUNT:
+    if transaction.kind in ACCOUNT and paid.minor > 0:  # "paid, nothing" is odd enough to be looked at, but no entry
         unit.journals.append(
             journals.suspended(attempt.id, transaction.id, transaction.user_id, attempt.provider, paid)
         )
@@ -293,7 +308,14 @@ def _ended(unit: Unit, attempt: Attempt, result: Result, context: Context) -> No
     """Declined, cancelled or expired at the provider. A hosted session that lives on keeps the transaction open."""
     transaction = unit.transaction
     word = AttemptStatus(result.verdict.value)
-    if attempt.status in MONEY_SEEN or attempt.status in NEVER_SENT or attempt.status is word:
+    if attempt.status in MONEY_SEEN or attempt.status in NEVER_SENT:
+        return
+    if attempt.status is AttemptStatus.DECLINED:
+        # The session outlived the decline. Once it has ended too, no other try is left, and the decline is the reason.
+        if transaction.status in OPEN and not result.session_open:
+            _fail(unit, attempt.failure, cause=Cause.PROVIDER, origin=context.origin, now=context.now)
+        return
+    if attempt.status is word:
         return
     attempt.status = word
     attempt.failure = result.failure
@@ -304,6 +326,12 @@ def _ended(unit: Unit, attempt: Attempt, result: Result, context: Context) -> No
         _attempt_failed(unit, attempt, context)
         if result.session_open:
             return
+        _fail(unit, attempt.failure, cause=Cause.PROVIDER, origin=context.origin, now=context.now)
+        return
+    if word is AttemptStatus.EXPIRED and not allowed(
+        transaction.kind, transaction.status, Status.EXPIRED, Cause.PROVIDER
+    ):
+        # Money out knows no "expired": an order that ran out at the provider has failed.
         _fail(unit, attempt.failure, cause=Cause.PROVIDER, origin=context.origin, now=context.now)
         return
     target = Status.CANCELLED if word is AttemptStatus.CANCELLED else Status.EXPIRED
@@ -346,6 +374,9 @@ def _reversed(unit: Unit, attempt: Attempt, result: Result, context: Context) ->
     transaction = unit.transaction
     if attempt.status is AttemptStatus.REVERSED or transaction.status in (Status.REFUNDED, Status.REVERSED):
         return
+    if attempt.status is AttemptStatus.UNDER_REVIEW:
+        _suspended_returned(unit, attempt, context)
+        return
     was_paid = attempt.status is AttemptStatus.SUCCEEDED
     if was_paid and not allowed(transaction.kind, transaction.status, Status.REVERSED, Cause.PROVIDER):
         return
@@ -369,6 +400,18 @@ def _reversed(unit: Unit, attempt: Attempt, result: Result, context: Context) ->
     elif allowed(transaction.kind, transaction.status, Status.UNDER_REVIEW, Cause.PROVIDER):
         reason = {"reason": "reversed_before_completion"}
         move(unit, Status.UNDER_REVIEW, cause=Cause.PROVIDER, origin=origin, now=now, data=reason)
+
+
+def _suspended_returned(unit: Unit, attempt: Attempt, context: Context) -> None:
+    """Money that lay in suspense went back. Nobody was credited, so the transaction stays as it is: another attempt may have
+    paid it, and what is under review is still a person's to decide."""
+    transaction, paid = unit.transaction, attempt.paid or attempt.amount
+    attempt.status = AttemptStatus.REVERSED
+    unit.touch(attempt, context.now)
+    if transaction.kind in ACCOUNT and paid.minor > 0:
+        unit.journals.append(journals.returned(attempt.id, transaction.id, transaction.user_id, attempt.provider, paid))
+    attempt.failure = Failure("reversed", "The payment was sent back.")
+    _attempt_failed(unit, attempt, context)
 
 
 def _nothing(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:

@@ -10,7 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from payflow.core.clock import rfc3339
 from payflow.core.money import format_minor
 from payflow.events.types import Event
+from payflow.transactions import examples
 from payflow.transactions.aggregate import Attempt, Transaction
+
+
+def _examples(*values: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": list(values)})
 
 
 class CustomerView(BaseModel):
@@ -59,6 +64,8 @@ class AttemptView(BaseModel):
 class EventView(BaseModel):
     """One entry of the history. `sequence` has no gaps within a transaction."""
 
+    model_config = _examples(examples.TIMELINE[-1])
+
     id: UUID
     type: str = Field(examples=["payment.completed"])
     transaction_id: UUID | None
@@ -72,40 +79,7 @@ class EventView(BaseModel):
 class TransactionView(BaseModel):
     """A movement of money. Amounts are decimal text in major units, and integers in minor units."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "0199b2f4-8c1e-7d3a-9f00-5b1c2d3e4f50",
-                    "kind": "payment",
-                    "reference": "pay01m7yqggjzfs1a3vfakgqbn0x5",
-                    "status": "requires_action",
-                    "amount": "5000.00",
-                    "amount_minor": 500000,
-                    "currency": "NGN",
-                    "paid_minor": 0,
-                    "fee_minor": None,
-                    "refunded_minor": 0,
-                    "provider": "paystack",
-                    "method": None,
-                    "description": "Order 1234",
-                    "customer": {"email": "ada@example.com", "phone": None, "name": "Ada"},
-                    "customer_id": "customer-7",
-                    "metadata": {"order": "1234"},
-                    "return_url": "https://shop.example/return",
-                    "next_action": {"type": "redirect", "url": "https://checkout.paystack.com/3ni8kdavz62431k"},
-                    "checkout_url": "https://checkout.paystack.com/3ni8kdavz62431k",
-                    "failure": None,
-                    "version": 2,
-                    "next_check_at": "2026-11-21T10:00:20.000000Z",
-                    "expires_at": "2026-11-21T11:05:00.000000Z",
-                    "created_at": "2026-11-21T10:00:00.000000Z",
-                    "updated_at": "2026-11-21T10:00:00.400000Z",
-                    "ended_at": None,
-                }
-            ]
-        }
-    )
+    model_config = _examples(examples.STARTED)
 
     id: UUID
     kind: Literal["payment", "funding", "withdrawal", "airtime"]
@@ -160,12 +134,16 @@ class RefundView(BaseModel):
 class TransactionDetail(TransactionView):
     """The whole transaction: with its attempts, refunds and history."""
 
+    model_config = _examples(examples.DETAIL)
+
     attempts: list[AttemptView]
     refunds: list[RefundView]
     timeline: list[EventView]
 
 
 class TransactionPage(BaseModel):
+    model_config = _examples(examples.PAGE)
+
     data: list[TransactionView]
     page: int
     limit: int

@@ -265,9 +265,13 @@ def counting_key(request: Request) -> str:
 
 
 def address_key(request: Request) -> str:
-    """The client's address; of an IPv6 address its /64, because one household has all of that."""
+    """The client's address, as `household` counts it."""
     state = request.scope.get("state") or {}
-    address: str = state.get("client_address") or (request.client.host if request.client else "unknown")
+    return household(state.get("client_address") or (request.client.host if request.client else "unknown"))
+
+
+def household(address: str) -> str:
+    """The address; of an IPv6 address its /64, because one household has all of that."""
     if ":" in address:
         try:
             return str(IPv6Network((address.partition("%")[0], 64), strict=False))

@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response as FastAPIResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -24,9 +24,21 @@ from payflow.web.problems import problem_responses
 from payflow.web.rate_limits import RateLimiter
 from payflow.webhooks.intake import Arrival, Intake
 
+_EXAMPLE: dict[str, Any] = {
+    "id": "0199b2f4-8c1e-7d3a-9f00-5b1c2d3e4f50",
+    "provider": "paystack",
+    "message_id": "0199b2f4-7a10-7b44-8d00-3c4d5e6f7a80",
+    "reason": "malformed: no event type",
+    "attempts": 0,
+    "dead_at": "2026-11-21T10:00:00.000000Z",
+    "replayed_at": None,
+    "replayed_by": None,
+    "size_bytes": 312,
+}
+
 
 class DeadLetterView(BaseModel):
-    """A message that nobody could use. Its body is shown as text, masked where it is not UTF-8."""
+    """A message that nobody could use. Its body is not shown."""
 
     id: UUID
     provider: str | None
@@ -40,11 +52,17 @@ class DeadLetterView(BaseModel):
 
 
 class DeadLetterPageView(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [_EXAMPLE], "next_cursor": None}]})
+
     data: list[DeadLetterView]
     next_cursor: str | None
 
 
 class ReplayView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"id": _EXAMPLE["id"], "message_id": _EXAMPLE["message_id"]}]}
+    )
+
     id: UUID
     message_id: str = Field(description="The message is in the queue again under this id.")
 

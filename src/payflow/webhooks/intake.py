@@ -18,7 +18,7 @@ from payflow.gateway.registry import Registry
 from payflow.gateway.signing import CallbackTokens
 from payflow.infra.queue.fallback import SpooledQueue
 from payflow.infra.queue.port import WEBHOOKS, Message, QueueAway
-from payflow.web.rate_limits import RateLimiter
+from payflow.web.rate_limits import RateLimiter, household
 from payflow.webhooks.metrics import WebhookMetrics
 
 log = get_logger(__name__)
@@ -110,7 +110,8 @@ class Intake:
     async def _refuse(self, provider: str, reason: str, arrival: Arrival) -> None:
         self._metrics.count(provider, "refused")
         log.warning("webhook.refused", provider=provider, reason=reason, address=arrival.address)
-        state = await self._limiter.hit("webhooks-refused", arrival.address or "unknown", self._refused_per_minute)
+        source = household(arrival.address or "unknown")
+        state = await self._limiter.hit("webhooks-refused", source, self._refused_per_minute)
         if not state.allowed:
             raise RateLimited("Too many webhooks without proof of origin.", retry_after=state.reset_seconds)
         await self._record_refusal(provider, reason, arrival.address, arrival.correlation_id)

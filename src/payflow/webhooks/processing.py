@@ -14,25 +14,24 @@ from enum import StrEnum
 from uuid import UUID
 
 from payflow.core.clock import Clock
-from payflow.core.logging import get_logger
+from payflow.core.logging import get_logger, redact_text
 from payflow.core.settings import Settings
 from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Event, Origin
 from payflow.gateway.contract import ProviderEvent, ReceivesWebhooks, Trust, Verdict, WebhookMalformed, WebhookRequest
 from payflow.gateway.registry import Registry
-from payflow.infra.database import Database, RawConnection
+from payflow.infra.database import Database, DatabaseAway, RawConnection
 from payflow.infra.queue.port import Message
 from payflow.transactions.aggregate import MONEY_SEEN, Unit
 from payflow.transactions.checks import Checks, Refusal
 from payflow.transactions.service import Answer, Transactions
 from payflow.transactions.settle import Source
 from payflow.webhooks.metrics import WebhookMetrics
-from payflow.webhooks.repository import Body, Seen, begin
+from payflow.webhooks.repository import Body, Seen, begin, keep
 
 log = get_logger(__name__)
 
 OUR_REFERENCE = re.compile(r"^att[0-9a-z]{26}$")
-BUSY_DELAY_SECONDS = 60.0
 ASKED_AT_ONCE = 10
 
 
@@ -44,7 +43,7 @@ class Ending(StrEnum):
 
 @dataclass(slots=True)
 class Disposition:
-    """What becomes of a message. `delay_seconds` None means the next rung of the ladder."""
+    """What becomes of a message. `delay_seconds` is its rung of the ladder; `overtaken` puts the short rungs before it."""
 
     ending: Ending = Ending.DONE
     reason: str = ""
@@ -99,26 +98,37 @@ class WebhookProcessor:
         self._ladder = settings.ladder_seconds
 
     async def process(self, messages: Sequence[Message]) -> list[Disposition]:
-        """Work on a batch. One disposition per message, in their order. Raises only when nothing could be done at all."""
+        """Work on a batch. One disposition per message, in their order.
+
+        DatabaseAway: nobody's fault, the same batch can be given again once the database is back.
+        """
         works = [self._translate(message) for message in messages]
         self._metrics.batch.observe(len(works))
         settled: list[Item] = []
         asked: list[Item] = []
         for work in works:
-            for event in work.events:
-                item = await self._address(work, event)
-                (asked if event.trust is Trust.CONFIRM and event.result is not None else settled).append(item)
+            items = await self._addressed(work)
+            settled += [item for item in items if not _proves_nothing(item.event)]
+            asked += [item for item in items if _proves_nothing(item.event)]
         await self._settle(settled)
-        gate = asyncio.Semaphore(ASKED_AT_ONCE)
-        await asyncio.gather(*(self._confirm(item, gate) for item in asked))
+        await self._confirm(asked)
         for work in works:
             self._finish(work)
         return [work.disposition for work in works]
 
-    def delay(self, disposition: Disposition, attempt: int) -> float | None:
-        """How long a message waits before it comes again; None when the ladder has no rung left."""
-        if disposition.delay_seconds is not None:
-            return disposition.delay_seconds
+    def postponed(self, message: Message, error: Exception) -> Disposition:
+        """What becomes of a message when its whole batch failed: the next rung, or the end of the ladder."""
+        return self._in_time(Disposition(Ending.RETRY, reason_of(error)), message.attempt)
+
+    def _in_time(self, disposition: Disposition, attempt: int) -> Disposition:
+        """The disposition with its delay; beyond the last rung the message is dead."""
+        delay = self._delay(disposition, attempt)
+        if delay is None:
+            return Disposition(Ending.DEAD, f"given up after the last rung: {disposition.reason}")
+        disposition.delay_seconds = delay
+        return disposition
+
+    def _delay(self, disposition: Disposition, attempt: int) -> float | None:
         if disposition.overtaken and attempt < len(self._overtaken):
             return self._overtaken[attempt]
         rung = attempt - len(self._overtaken) if disposition.overtaken else attempt
@@ -126,21 +136,39 @@ class WebhookProcessor:
 
     def _translate(self, message: Message) -> Work:
         headers = message.headers
-        received_at = datetime.fromisoformat(headers["received_at"])
         origin = Origin(Actor.PROVIDER, correlation_id=headers.get("correlation_id"))
-        work = Work(message, headers["provider"], received_at, origin)
-        if "attempt_id" in headers:
-            work.attempt_id = UUID(headers["attempt_id"])
+        work = Work(message, headers.get("provider", "unknown"), self._clock(), origin)
+        try:
+            work.received_at = datetime.fromisoformat(headers["received_at"])
+            work.attempt_id = UUID(headers["attempt_id"]) if "attempt_id" in headers else None
+            UUID(message.id)
+        except (KeyError, ValueError) as error:
+            # Nobody but us writes these; somebody put the message into the queue by hand.
+            work.disposition = Disposition(Ending.DEAD, f"malformed: no message of intake ({type(error).__name__})")
+            work.outcome = "malformed"
+            return work
         provider = self._registry.get(work.provider)
         if not isinstance(provider, ReceivesWebhooks):
             work.disposition = Disposition(Ending.DEAD, f"provider {work.provider} is not installed")
             return work
         try:
-            work.events = provider.translate(WebhookRequest({}, message.body, received_at))
+            work.events = provider.translate(WebhookRequest({}, message.body, work.received_at))
         except WebhookMalformed as error:
             work.disposition = Disposition(Ending.DEAD, f"malformed: {error}")
             work.outcome = "malformed"
+        except Exception as error:
+            self._postpone(work, error)
         return work
+
+    async def _addressed(self, work: Work) -> list[Item]:
+        """Every event of a message with its address; none when that cannot be found out now."""
+        try:
+            return [await self._address(work, event) for event in work.events]
+        except DatabaseAway:
+            raise
+        except Exception as error:
+            self._postpone(work, error)
+            return []
 
     async def _address(self, work: Work, event: ProviderEvent) -> Item:
         """By the path's token, then by our reference, then by an id of the provider."""
@@ -157,20 +185,19 @@ class WebhookProcessor:
     async def _settle(self, items: Sequence[Item]) -> None:
         if not items:
             return
+        by_work: dict[int, list[Item]] = {}
+        for item in items:
+            by_work.setdefault(id(item.work), []).append(item)
         try:
             await self._settle_together(items)
+        except DatabaseAway:
+            raise
         except Exception as error:
-            if len({id(item.work) for item in items}) == 1:
-                self._postpone(items, error)
+            if len(by_work) == 1:
+                self._postpone(items[0].work, error)
                 return
-            by_work: dict[int, list[Item]] = {}
-            for item in items:
-                by_work.setdefault(id(item.work), []).append(item)
-            for alone in by_work.values():
-                try:
-                    await self._settle_together(alone)
-                except Exception as own:
-                    self._postpone(alone, own)
+            for own in by_work.values():
+                await self._settle(own)
 
     async def _settle_together(self, items: Sequence[Item]) -> None:
         """One transaction: remember, lock, settle, save; then publish."""
@@ -184,13 +211,7 @@ class WebhookProcessor:
 
     async def _work(self, connection: RawConnection, items: Sequence[Item]) -> tuple[list[str], list[Event]]:
         seen = [self._seen(item) for item in items]
-        bodies = {item.work.message.id: item.work for item in items}
-        units, fresh = await begin(
-            connection,
-            seen,
-            [Body(UUID(id_), work.provider, work.message.body, work.received_at) for id_, work in bodies.items()],
-            self._clock(),
-        )
+        units, fresh = await begin(connection, seen, _bodies(items), self._clock())
         by_attempt = {
             identity: (unit, attempt) for unit in units.values() for identity, attempt in unit.attempts.items()
         }
@@ -218,14 +239,14 @@ class WebhookProcessor:
         outcomes = [("settled" if next(moved) else "unchanged") if word == "settled" else word for word in outcomes]
         events = [event for unit in units.values() for event in unit.events]
         for unit in repeated:
-            # The worker may have died between commit and publish the first time: tell of the last events again.
-            version = unit.base_version
-            events.extend(
-                await self._events.of_transaction(
-                    unit.transaction.id, after=version - 2, limit=2, connection=connection
-                )
-            )
+            events.extend(await self._last_events(unit.transaction.id, unit.base_version, connection))
         return outcomes, events
+
+    async def _last_events(
+        self, transaction_id: UUID, version: int, connection: RawConnection | None = None
+    ) -> list[Event]:
+        """What is told again of a repeat: the worker may have died between commit and publish the first time."""
+        return await self._events.of_transaction(transaction_id, after=version - 2, limit=2, connection=connection)
 
     def _seen(self, item: Item) -> Seen:
         work, event = item.work, item.event
@@ -240,10 +261,21 @@ class WebhookProcessor:
             received_at=work.received_at,
         )
 
-    async def _confirm(self, item: Item, gate: asyncio.Semaphore) -> None:
-        """A hint that proves nothing: ask the provider. Each one asks, so that a forged hint cannot swallow the real one."""
-        async with gate:
-            await self._ask(item)
+    async def _confirm(self, items: Sequence[Item]) -> None:
+        """Hints that prove nothing: ask the provider. Each one asks, so that a forged hint cannot swallow the real one."""
+        if not items:
+            return
+        async with self._database.raw() as connection:
+            await keep(connection, _bodies(items))
+        gate = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def ask(item: Item) -> None:
+            async with gate:
+                await self._ask(item)
+
+        for ended in await asyncio.gather(*(ask(item) for item in items), return_exceptions=True):
+            if ended is not None:
+                raise ended
 
     async def _ask(self, item: Item) -> None:
         work = item.work
@@ -255,14 +287,17 @@ class WebhookProcessor:
             transaction, attempt = found
             if attempt.status in MONEY_SEEN:
                 work.outcome = "duplicate"
+                await self._transactions.publish(await self._last_events(transaction.id, transaction.version))
                 return
             report = await self._checks.ask(transaction, attempt, origin=work.origin, hint=item.event.result)
+        except DatabaseAway:
+            raise
         except Exception as error:
-            self._postpone([item], error)
+            self._postpone(work, error)
             return
         if report.refusal is not None:
-            delay = self._overtaken[-1] if report.refusal is Refusal.TOO_SOON else BUSY_DELAY_SECONDS
-            work.disposition = Disposition(Ending.RETRY, f"not asked: {report.refusal.value}", delay)
+            soon = report.refusal is Refusal.TOO_SOON
+            work.disposition = Disposition(Ending.RETRY, f"not asked: {report.refusal.value}", overtaken=soon)
             work.outcome = "retried"
             return
         assert report.result is not None
@@ -284,29 +319,38 @@ class WebhookProcessor:
         else:
             work.outcome = "ignored"
 
-    def _postpone(self, items: Sequence[Item], error: Exception) -> None:
+    def _postpone(self, work: Work, error: Exception) -> None:
         log.warning(
             "webhook.postponed",
-            message_id=items[0].work.message.id,
-            provider=items[0].work.provider,
+            message_id=work.message.id,
+            provider=work.provider,
             error=type(error).__name__,
             exc_info=not isinstance(error, OSError),
         )
-        for item in items:
-            item.work.disposition = Disposition(Ending.RETRY, f"{type(error).__name__}: {error}")
-            item.work.outcome = "retried"
+        work.disposition = Disposition(Ending.RETRY, reason_of(error))
+        work.outcome = "retried"
 
     def _finish(self, work: Work) -> None:
-        disposition = work.disposition
-        if disposition.ending is Ending.RETRY:
-            delay = self.delay(disposition, work.message.attempt)
-            if delay is None:
-                work.disposition = Disposition(Ending.DEAD, f"given up after the last rung: {disposition.reason}")
-                work.outcome = "dead_lettered"
-            else:
-                disposition.delay_seconds = delay
-        elif disposition.ending is Ending.DEAD:
-            work.outcome = "malformed" if work.outcome == "malformed" else "dead_lettered"
+        if work.disposition.ending is Ending.RETRY:
+            work.disposition = self._in_time(work.disposition, work.message.attempt)
+        if work.disposition.ending is Ending.DEAD and work.outcome != "malformed":
+            work.outcome = "dead_lettered"
         self._metrics.count(work.provider, work.outcome)
         if work.disposition.ending is Ending.DONE:
             self._metrics.lag.observe(max(0.0, (self._clock() - work.received_at).total_seconds()))
+
+
+def _proves_nothing(event: ProviderEvent) -> bool:
+    return event.trust is Trust.CONFIRM and event.result is not None
+
+
+def _bodies(items: Sequence[Item]) -> list[Body]:
+    """The raw bodies of the messages that these events came in, each once."""
+    works = {item.work.message.id: item.work for item in items}
+    return [Body(UUID(id_), work.provider, work.message.body, work.received_at) for id_, work in works.items()]
+
+
+def reason_of(error: Exception) -> str:
+    """For the dead letters, which people read: the first line only, since PostgreSQL quotes the whole row after it."""
+    first = next(iter(str(error).splitlines()), "")
+    return redact_text(f"{type(error).__name__}: {first}"[:300])

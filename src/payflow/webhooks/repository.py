@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from payflow.infra.database import Database, RawConnection
@@ -32,6 +33,15 @@ class Body:
     received_at: datetime
 
 
+def _keep_sql(first: int) -> str:
+    """Raw bodies, each once; the four arrays are parameters from `first` on."""
+    arrays = zip(range(first, first + 4), ("uuid", "text", "bytea", "timestamptz"), strict=True)
+    return f"""
+        INSERT INTO webhook_bodies (message_id, provider, body, received_at)
+        SELECT * FROM unnest({", ".join(f"${number}::{kind}[]" for number, kind in arrays)}) ON CONFLICT DO NOTHING
+    """
+
+
 # An event that belongs to no attempt (yet) is not remembered, so that its retry is not taken for a duplicate.
 # The lock waits for the insert (its count is asked for first): keys before transactions, the same order for everyone.
 _BEGIN = f"""
@@ -46,14 +56,27 @@ _BEGIN = f"""
         ORDER BY u.provider, u.dedupe_key
         ON CONFLICT DO NOTHING RETURNING provider, dedupe_key
     ), kept AS (
-        INSERT INTO webhook_bodies (message_id, provider, body, received_at)
-        SELECT * FROM unnest($9::uuid[], $10::text[], $11::bytea[], $12::timestamptz[]) ON CONFLICT DO NOTHING
+        {_keep_sql(9)}
     ), locked AS (
         {lock_sql(13, 14, "(SELECT count(*) FROM fresh) >= 0")}
     )
     SELECT locked.*, (SELECT array_agg(provider || ' ' || dedupe_key) FROM fresh) AS fresh_keys
     FROM (SELECT 1) one LEFT JOIN locked ON true
 """
+
+
+def _body_columns(bodies: Sequence[Body]) -> list[list[Any]]:
+    return [
+        [body.message_id for body in bodies],
+        [body.provider for body in bodies],
+        [body.body for body in bodies],
+        [body.received_at for body in bodies],
+    ]
+
+
+async def keep(connection: RawConnection, bodies: Sequence[Body]) -> None:
+    """Keep raw bodies of messages that are not worked on by `begin`."""
+    await connection.execute(_keep_sql(1), *_body_columns(bodies))
 
 
 async def begin(
@@ -71,10 +94,7 @@ async def begin(
         [event.reference for event in keyed],
         [event.news_only for event in keyed],
         [event.received_at for event in keyed],
-        [body.message_id for body in bodies],
-        [body.provider for body in bodies],
-        [body.body for body in bodies],
-        [body.received_at for body in bodies],
+        *_body_columns(bodies),
         [event.attempt_id for event in seen if event.attempt_id is not None],
         [event.reference for event in seen if event.attempt_id is None and event.reference is not None],
         now,

@@ -1,0 +1,57 @@
+"""The OpenAPI document as the application writes it; no server is needed for that."""
+
+from functools import cache
+from typing import Any
+
+from pydantic import SecretStr
+
+from payflow.bootstrap import build_services
+from payflow.core.settings import Settings
+from payflow.main import create_app
+from tests.house import SECRET
+
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+
+
+@cache
+def document() -> dict[str, Any]:
+    settings = Settings(
+        _env_file=None,
+        environment="test",
+        secret_key=SecretStr(SECRET),
+        database_url="postgresql+asyncpg://nobody@127.0.0.1:9/none",
+        redis_url="redis://127.0.0.1:9/0",
+        amqp_url="amqp://127.0.0.1:9/",
+    )
+    return dict(create_app(build_services(settings)).openapi())
+
+
+@cache
+def operations() -> dict[str, dict[str, Any]]:
+    """Every operation by its label, as in `POST /api/v1/payments/initialize`."""
+    return {
+        f"{method.upper()} {path}": item[method]
+        for path, item in document()["paths"].items()
+        for method in METHODS
+        if method in item
+    }
+
+
+def resolve(value: dict[str, Any]) -> dict[str, Any]:
+    """Follow a `$ref` into the components."""
+    while "$ref" in value:
+        found: Any = document()
+        for part in value["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+        value = found
+    return value
+
+
+def examples(media: dict[str, Any]) -> list[Any]:
+    """What a media type shows: its own examples, or else those of its schema."""
+    if "example" in media:
+        return [media["example"]]
+    if "examples" in media:
+        return [resolve(example)["value"] for example in media["examples"].values()]
+    schema = resolve(media.get("schema", {}))
+    return list(schema.get("examples", ())) or ([schema["example"]] if "example" in schema else [])

@@ -1,0 +1,189 @@
+"""The API on a real port of 127.0.0.1, and what its callers need there: logins, payments of every standing, dead letters.
+
+Everything here is called from the thread that plays the client; the house lives on the event loop of the tests.
+"""
+
+import asyncio
+import hmac
+import json
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from functools import cached_property
+from itertools import count, cycle
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import requests
+import uvicorn
+
+from payflow.cli.serving import EmbeddedServer, bind
+from payflow.core.clock import rfc3339, utc_now
+from payflow.core.crypto import derive_key
+from payflow.core.ids import uuid7
+from payflow.gateway.signing import CallbackTokens
+from payflow.infra.queue.port import WEBHOOKS, Message
+from tests.house import House, Merchant, Urls, eventually, running_house
+
+Role = Literal["user", "admin"]
+ROLES: tuple[Role, ...] = ("user", "admin")
+POOL = 6
+
+T = TypeVar("T")
+
+
+class Stage:
+    """What both roles share: the house, its address, and a way from the client's thread to the event loop."""
+
+    def __init__(self, house: House, base_url: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.house = house
+        self.base_url = base_url
+        self._loop = loop
+        self._callers: dict[Role, Caller] = {}
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
+
+    def caller(self, role: Role) -> "Caller":
+        if role not in self._callers:
+            self._callers[role] = Caller(self, role)
+        return self._callers[role]
+
+    def close(self) -> None:
+        for caller in self._callers.values():
+            caller.session.close()
+
+
+class Caller:
+    """A user or an admin with a session of its own, and pools of things that are really there.
+
+    Some of them can be used only once (a refresh token, a payment to decide): the pools go round, so that an operation
+    meets both the fresh and the used.
+    """
+
+    def __init__(self, stage: Stage, role: Role) -> None:
+        self.stage = stage
+        self.role = role
+        self.merchant: Merchant = stage.run(stage.house.merchant(admin=role == "admin"))
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.auth = self._sign
+        self.statuses: dict[str, Counter[int]] = defaultdict(Counter)
+        self.codes: dict[str, set[str]] = defaultdict(set)
+        self.numbers = count(1)
+        self._pools: dict[str, Iterator[Any]] = {}
+
+    @property
+    def token(self) -> str:
+        return str(self.merchant.tokens["access_token"])
+
+    @cached_property
+    def credentials(self) -> dict[str, str]:
+        return {"email": self.merchant.user["email"], "password": "correct horse battery"}
+
+    def take(self, kind: str) -> Any:
+        """The next of a pool that is made when it is first asked for."""
+        if kind not in self._pools:
+            make: Callable[[], Awaitable[Any]] = getattr(self, f"_{kind}")
+            self._pools[kind] = cycle(self.stage.run(self._several(make)))
+        return next(self._pools[kind])
+
+    def another_login(self) -> dict[str, Any]:
+        """Tokens of the same user that may be lost."""
+        return self.stage.run(self._login())
+
+    def give_back_credentials(self, provider: str) -> None:
+        """Whatever was configured, the provider takes payments again."""
+        admin = self.stage.caller("admin")
+        answer = self.stage.run(
+            admin.merchant.post(f"/providers/{provider}/config", json=self.provider_credentials(provider))
+        )
+        assert answer.status_code == 200, answer.text
+
+    def provider_credentials(self, provider: str) -> dict[str, str]:
+        values = self.stage.house.settings.provider_credentials[provider]
+        return {name: value.get_secret_value() for name, value in values.items()}
+
+    # -- the pools: each makes one ------------------------------------------------------------------------------------
+
+    async def _several(self, make: Callable[[], Awaitable[Any]]) -> list[Any]:
+        return [await make() for _ in range(POOL)]
+
+    async def _payment(self) -> dict[str, Any]:
+        """Every provider's in turn, paid."""
+        provider = ("paystack", "stripe", "mpesa")[next(self.numbers) % 3]
+        payment = await self.merchant.pay(provider)
+        return await self.stage.house.until(self.merchant, payment["id"], "completed")
+
+    async def _waiting_payment(self) -> dict[str, Any]:
+        await self.stage.house.outcome("paystack", "silent", times=1)
+        return await self.merchant.pay("paystack")
+
+    async def _payment_under_review(self) -> dict[str, Any]:
+        await self.stage.house.outcome("paystack", "wrong_amount", times=1)
+        payment = await self.merchant.pay("paystack")
+        return await self.stage.house.until(self.merchant, payment["id"], "under_review")
+
+    async def _callback_token(self) -> str:
+        payment = await self.merchant.pay("mpesa")
+        whole = await self.merchant.payment(payment["id"])
+        secret = self.stage.house.settings.secret_key.get_secret_value()
+        return CallbackTokens(derive_key(secret, "callback-token")).issue(UUID(whole["attempts"][0]["id"]))
+
+    async def _dead_letter(self) -> str:
+        """A webhook that nobody could read."""
+        dead_letters = self.stage.house.services.dead_letters
+        headers = {"provider": "paystack", "received_at": rfc3339(utc_now()), "correlation_id": "dead"}
+        message = Message(str(uuid7()), b"not JSON", headers)
+        await dead_letters.add(WEBHOOKS, message, "malformed: not JSON")
+        page = await dead_letters.list(WEBHOOKS)
+        return next(str(letter.id) for letter in page.items if letter.message.id == message.id)
+
+    async def _api_key(self) -> str:
+        answer = await self.merchant.post("/auth/api-keys", json={"name": "to be revoked"})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    async def _refresh_token(self) -> str:
+        return str((await self._login())["refresh_token"])
+
+    async def _login(self) -> dict[str, Any]:
+        answer = await self.merchant.client.post("/api/v1/auth/login", json=self.credentials)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign what goes to Paystack's webhook as Paystack does, once the bytes are known."""
+        if request.headers.pop("x-sign-me", None) and urlsplit(str(request.url)).path.endswith("/webhooks/paystack"):
+            body = request.body or b""
+            raw = body.encode() if isinstance(body, str) else body
+            secret = self.provider_credentials("paystack")["secret_key"].encode()
+            request.headers["x-paystack-signature"] = hmac.digest(secret, raw, "sha512").hex()
+        return request
+
+    def noted(self, label: str, status: int, text: str) -> None:
+        self.statuses[label][status] += 1
+        if status >= 400:
+            self.codes[label].add(str(json.loads(text)["code"]))
+
+
+@asynccontextmanager
+async def running_stage(urls: Urls) -> AsyncIterator[Stage]:
+    """The house behind uvicorn on a free port."""
+    # A free user has 30 logins a minute and a provider 300 refused webhooks: here they come from one address.
+    async with running_house(urls, refused_webhooks_per_minute=1_000_000) as house:
+        for provider in house.settings.provider_credentials:
+            await house.outcome(provider, "success")  # no amount is magic then
+        with bind("127.0.0.1", 0, "") as listener:
+            port = listener.getsockname()[1]
+            server = EmbeddedServer(uvicorn.Config(house.app, lifespan="off", ws="none", log_config=None))
+            serving = asyncio.create_task(server.serve([listener]))
+            stage = Stage(house, f"http://127.0.0.1:{port}", asyncio.get_running_loop())
+            try:
+                await eventually(lambda: server.started, what="the server's start")
+                yield stage
+            finally:
+                stage.close()
+                server.should_exit = True
+                await serving

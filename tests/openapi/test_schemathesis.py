@@ -1,0 +1,185 @@
+"""Whatever fits the document, or just not, is answered as the document says.
+
+Each operation of the document gets 100 generated requests from a user and 100 from an admin, over HTTP. Half are meant to
+be valid; of those, two thirds name things that are really there. An operation that never answered 2xx was not tested, and
+fails here with its name: give it what it needs in `FILLS`.
+"""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode, Response
+from schemathesis.checks import not_a_server_error
+from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.house import BODIES, Urls
+from tests.openapi.document import document, operations
+from tests.openapi.stage import ROLES, Caller, Role, Stage, running_stage
+
+EXAMPLES = 100
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+CONFIG = {"generation": {"with-security-parameters": False}}  # the callers carry their own credentials
+API = "/api/v1"
+
+Fill = Callable[[Case, Caller], None]
+
+
+@pytest.fixture(scope="module")
+async def stage(urls: Urls) -> AsyncIterator[Stage]:
+    async with running_stage(urls) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def schema() -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_dict(document(), config=SchemathesisConfig.from_dict(CONFIG))
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("label", operations())
+async def test_an_operation_answers_as_documented(
+    stage: Stage, schema: schemathesis.BaseSchema, label: str, role: Role
+) -> None:
+    await asyncio.to_thread(_play, stage, schema, label, role)
+
+
+def _play(stage: Stage, schema: schemathesis.BaseSchema, label: str, role: Role) -> None:
+    caller = stage.caller(role)
+    method, path = label.split()
+    operation = schema[path][method]
+
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.one_of([operation.as_strategy(generation_mode=mode) for mode in GenerationMode]))
+    def answers_as_documented(case: Case) -> None:
+        _send(case, caller, label)
+
+    answers_as_documented()
+    statuses = caller.statuses[label]
+    print(f"{label} as {role}: {dict(sorted(statuses.items()))}")
+    for_admins = role == "user" and "admin_only" in caller.codes[label]
+    if not for_admins:
+        assert any(200 <= status < 300 for status in statuses), f"{label} never answered 2xx to {role}: {statuses}"
+
+
+def _send(case: Case, caller: Caller, label: str) -> Response:
+    assert case.meta is not None
+    headers = {"authorization": f"Bearer {caller.token}"}
+    # What is sent depends on what was generated alone, so that a failure can be played again.
+    share = zlib.crc32(repr((case.path_parameters, case.query, case.body)).encode(errors="replace")) % 3
+    if case.meta.generation.mode is GenerationMode.POSITIVE and share:
+        for name, fill in PATHS.items():
+            if name in case.path_parameters:
+                fill(case, caller)
+        if "Idempotency-Key" in case.headers:
+            case.headers["Idempotency-Key"] = str(uuid4())
+        if label in FILLS:
+            FILLS[label](case, caller)
+    if label == f"POST {API}/auth/logout":
+        headers["authorization"] = f"Bearer {caller.another_login()['access_token']}"
+    response = case.call_and_validate(
+        base_url=caller.stage.base_url, session=caller.session, headers=headers, checks=CHECKS
+    )
+    caller.noted(label, response.status_code, response.text)
+    if label == f"POST {API}/providers/{{name}}/config" and response.status_code == 200:
+        caller.give_back_credentials(case.path_parameters["name"])
+    return response
+
+
+def _path(name: str, pool: str, member: str | None = None) -> Fill:
+    def fill(case: Case, caller: Caller) -> None:
+        found = caller.take(pool)
+        case.path_parameters[name] = found if member is None else found[member]
+
+    return fill
+
+
+def _body(make: Callable[[Caller], dict[str, Any]]) -> Fill:
+    """Over what was generated, so that the other members keep their generated values."""
+
+    def fill(case: Case, caller: Caller) -> None:
+        if isinstance(case.body, dict):
+            case.body = {**case.body, **make(caller)}
+
+    return fill
+
+
+def _payment(case: Case, caller: Caller) -> None:
+    """One that a provider takes, with the generated metadata and customer id."""
+    bodies = list(BODIES.values())
+    body = bodies[next(caller.numbers) % len(bodies)]
+    kept = {name: case.body[name] for name in ("metadata", "customer_id", "description") if name in case.body}
+    case.body = {**kept, **body}
+
+
+def _configuration(case: Case, caller: Caller) -> None:
+    providers = list(BODIES)
+    provider = providers[next(caller.numbers) % len(providers)]
+    case.path_parameters["name"] = provider
+    case.body = caller.provider_credentials(provider)
+
+
+def _signed_webhook(case: Case, caller: Caller) -> None:
+    case.path_parameters["provider"] = "paystack"
+    case.headers["x-sign-me"] = "yes"
+
+
+def _webhook_with_token(case: Case, caller: Caller) -> None:
+    case.path_parameters |= {"provider": "lipa", "token": caller.take("callback_token")}
+
+
+def _channel(caller: Caller) -> dict[str, Any]:
+    return {"channel": f"user:{caller.merchant.id}"}
+
+
+# Real things by the name of the path parameter …
+PATHS: dict[str, Fill] = {
+    "payment_id": _path("payment_id", "payment", "id"),
+    "reference": _path("reference", "payment", "reference"),
+    "api_key_id": _path("api_key_id", "api_key"),
+    "dead_letter_id": _path("dead_letter_id", "dead_letter"),
+}
+# … and what single operations need beyond.
+FILLS: dict[str, Fill] = {
+    f"POST {API}/auth/register": _body(lambda caller: {"email": f"{uuid4().hex}@example.com"}),
+    f"POST {API}/auth/login": _body(lambda caller: caller.credentials),
+    f"POST {API}/auth/token": _body(
+        lambda caller: {"username": caller.credentials["email"], "password": caller.credentials["password"]}
+    ),
+    f"POST {API}/auth/refresh": _body(lambda caller: {"refresh_token": caller.take("refresh_token")}),
+    f"POST {API}/auth/logout": _body(lambda caller: {"refresh_token": caller.take("refresh_token")}),
+    f"POST {API}/payments/initialize": _payment,
+    f"POST {API}/payments/{{payment_id}}/cancel": _path("payment_id", "waiting_payment", "id"),
+    f"POST {API}/payments/{{payment_id}}/resolve": _path("payment_id", "payment_under_review", "id"),
+    f"POST {API}/providers/{{name}}/config": _configuration,
+    f"POST {API}/realtime/tickets": _body(_channel),
+    f"POST {API}/webhooks/{{provider}}": _signed_webhook,
+    f"POST {API}/webhooks/{{provider}}/{{token}}": _webhook_with_token,
+}
