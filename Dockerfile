@@ -15,8 +15,8 @@ COPY worker worker
 RUN /opt/payflow/bin/pip install --no-deps --no-build-isolation .
 
 FROM python:${PYTHON}-slim
-RUN groupadd --system --gid 10001 payflow \
-    && useradd --system --uid 10001 --gid payflow --no-create-home --home-dir /app --shell /usr/sbin/nologin payflow
+RUN groupadd --gid 10001 payflow \
+    && useradd --uid 10001 --gid payflow --no-create-home --home-dir /app --shell /usr/sbin/nologin payflow
 COPY --from=build /opt/payflow /opt/payflow
 # `payflow migrate` finds the migrations in the folder it is started from.
 WORKDIR /app

@@ -39,6 +39,7 @@ def main() -> None:
 
 async def _run(plan: Plan, given: Given, only: list[str], kind: str, *, write: bool) -> None:
     began, loads = time.monotonic(), [os.getloadavg()[0]]
+    end = began + plan.begin_nothing_after_seconds
     # Spawned, so that the load process shares neither memory nor sockets with this one.
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     try:
@@ -48,8 +49,10 @@ async def _run(plan: Plan, given: Given, only: list[str], kind: str, *, write: b
             for number in range(plan.rounds):
                 _say(f"round {number + 1} of {plan.rounds}")
                 for name, scenario in bench.scenarios.items():
-                    if name in only:
+                    if name in only and time.monotonic() < end:
                         await scenario(number)
+            if time.monotonic() >= end:
+                _say("the time is over: what is missing was left out")
     finally:
         pool.shutdown(cancel_futures=True)
     loads.append(os.getloadavg()[0])

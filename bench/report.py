@@ -102,11 +102,12 @@ def _place(name: str) -> tuple[int, str]:
         "idempotent",
         FLOOR,
         "webhook ingest",
+        "worker, one",
         "worker",
         "webhook → socket, 20 ",
         "webhook → socket, 100",
         "webhook → socket",
-        "fan-out to 1000",
+        "fan-out to 1000 ",
         "fan-out",
     )
     return next(place for place, start in enumerate((*order, "")) if name.startswith(start)), name
@@ -144,10 +145,8 @@ def markdown(rows: Sequence[Row]) -> str:
         "PostgreSQL µs",
         "Redis µs",
         "RabbitMQ µs",
-        "× floor",
-        "target",
-        "met",
     ]
+    heads += ["× floor", "target", "met"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         cells = [
@@ -191,6 +190,7 @@ def unchanged_throughput(rows: Sequence[Row]) -> str:
 def conditions(rows: Sequence[Row], versions: Mapping[str, str], loads: Sequence[float]) -> dict[str, Any]:
     measured = [row for row in rows if row.calibration_ms]
     return {
+        "rounds": middle([row.rounds for row in measured]),
         "cpus": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
@@ -211,7 +211,7 @@ def footnote(about: Mapping[str, Any]) -> str:
     """What a reader must know to compare these figures with others."""
     low, high = about["calibration_range_ms"]
     return (
-        f"Medians. Processor time per operation, of each kind of process apart. {about['cpus']} CPUs shared with the servers "
+        f"Medians of {about['rounds']} rounds. Processor time per operation, of each kind of process apart. {about['cpus']} CPUs shared with the servers "
         f"and the load generator; Python {about['python']}, PostgreSQL {about['postgres']}, Redis {about['redis']}, RabbitMQ "
         f"{about['rabbitmq']}. Calibration loop {about['calibration_ms']} ms ({low} to {high}); "
         f"{about['cores_busy_elsewhere']} cores were busy with other things, {about['cores_stolen']} were stolen."

@@ -45,6 +45,7 @@ class Plan:
     rounds: int = 3
     seconds: float = 2.5
     most: int = 4_000
+    begin_nothing_after_seconds: float = 410.0
     initiations: tuple[Initiation, ...] = (
         Initiation("jwt", 1, 0),
         Initiation("key", 1, 0),
@@ -62,15 +63,16 @@ class Plan:
 
 QUICK = Plan(
     rounds=1,
-    seconds=1.2,
+    seconds=1.0,
+    begin_nothing_after_seconds=45.0,
     initiations=(
         Initiation("jwt", 32, 0),
         Initiation("key", 32, 0),
         Initiation("jwt", 100, 0),
         Initiation("jwt", 100, 100),
     ),
-    drained=((1, 300), (50, 700)),
-    rates=((100, 150), (300, 450)),
+    drained=((1, 200), (50, 500)),
+    rates=((100, 100), (300, 300)),
     fan_outs=((1_000, 100),),
 )
 

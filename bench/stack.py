@@ -200,9 +200,10 @@ class Stack:
             "PAYFLOW_LOGINS_PER_MINUTE": HIGH,
             "PAYFLOW_SOCKETS_PER_USER": HIGH,
             "PAYFLOW_ACCESS_TOKEN_SECONDS": "3600",
-            # Nobody asks the provider about these payments while they are measured.
+            # Nobody pays most of these payments, and asking the provider about them all would be measured with the rest.
             "PAYFLOW_IDEMPOTENCY_LEASE_SECONDS": "3600",
-            "PAYFLOW_CHECK_SCHEDULE_SECONDS": "[3600]",
+            "PAYFLOW_TIMER_INTERVAL_SECONDS": "3600",
+            "PAYFLOW_TIMER_BATCH": "1",
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PAYFLOW_")}
         return {**kept, "PYTHONPATH": str(ROOT), **values, **changes}

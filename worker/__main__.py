@@ -1,9 +1,8 @@
 """`python -m worker`: one worker process."""
 
-import asyncio
-
 from payflow.bootstrap import build_services
 from payflow.core.logging import configure_logging
+from payflow.core.runtime import run, spare_the_collector
 from payflow.core.settings import Settings
 from worker.app import Worker
 
@@ -11,8 +10,10 @@ from worker.app import Worker
 async def main() -> None:
     settings = Settings()
     configure_logging(settings.log_level)
-    await Worker(build_services(settings)).run()
+    worker = Worker(build_services(settings))
+    spare_the_collector()
+    await worker.run()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

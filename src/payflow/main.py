@@ -13,18 +13,19 @@ from payflow.bootstrap import Services, build_services
 from payflow.checkout.endpoints import checkout_routes
 from payflow.core.errors import PayFlowError, Unavailable
 from payflow.core.logging import configure_logging
+from payflow.core.runtime import spare_the_collector
 from payflow.core.settings import Settings
 from payflow.gateway.endpoints import providers_router
 from payflow.identity.endpoints import identity_router
 from payflow.infra.queue.port import QueueAway
 from payflow.payments.endpoints import payments_router
-from payflow.realtime.endpoints import realtime_router, realtime_routes
+from payflow.realtime.endpoints import SocketsFirst, realtime_router, realtime_routes
 from payflow.transactions.endpoints import transactions_router
 from payflow.transactions.examples import PAYMENT_EVENTS
 from payflow.transactions.views import EventView
 from payflow.web.application import install_web
 from payflow.web.health import health_router
-from payflow.web.openapi import restore_nulls
+from payflow.web.openapi import mend_examples
 from payflow.webhooks.endpoints import dead_letters_router, document_webhooks, webhook_routes
 
 PREFIX = "/api/v1"
@@ -76,11 +77,16 @@ def create_app(services: Services) -> FastAPI:
     )
     app.router.routes.extend(webhook_routes(services.intake, PREFIX))
     app.router.routes.extend(checkout_routes())
-    app.router.routes.extend(realtime_routes(services.realtime))
     for router in _routers(services):
         app.include_router(router, prefix=PREFIX)
     # After the routers: its docs and metrics routes are not looked at before the hot ones.
     install_web(app, services.settings, services.metrics, away={QueueAway: _unavailable})
+    # Last, and so outermost: a socket keeps every layer above its endpoint for as long as it lives.
+    app.add_middleware(
+        SocketsFirst,
+        routes=realtime_routes(services.realtime),
+        trusted_proxies=services.settings.trusted_proxies,
+    )
     _document(app)
     return app
 
@@ -147,7 +153,7 @@ def _document(app: FastAPI) -> None:
             document_webhooks(document, PREFIX)
             for event in document["webhooks"].values():
                 del event["post"]["responses"]["422"]  # FastAPI adds it; what you answer is your own
-            restore_nulls(document)
+            mend_examples(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -158,4 +164,6 @@ def app_from_environment() -> FastAPI:
     """For `uvicorn --factory payflow.main:app_from_environment`."""
     settings = Settings()
     configure_logging(settings.log_level)
-    return create_app(build_services(settings))
+    app = create_app(build_services(settings))
+    spare_the_collector()
+    return app

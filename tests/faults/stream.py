@@ -63,10 +63,11 @@ class WebhookStream:
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._client = httpx.AsyncClient(timeout=10, trust_env=False)
 
-    async def send(self, count: int | None = None) -> None:
-        """The next so many, or all that are left; returns when each was answered 200."""
+    async def send(self, count: int | None = None) -> Sequence[Payment]:
+        """The next so many, or all that are left; returns them when each was answered 200."""
         chosen, self._unsent = self._unsent[:count], self._unsent[count:] if count is not None else []
         await asyncio.gather(*(self._deliver(payment) for payment in chosen))
+        return chosen
 
     async def send_while(self, work: Awaitable[T]) -> T:
         """One after the other until the work is done: half of those left, then repeats, as providers do."""

@@ -30,8 +30,10 @@ async def sleeper(cluster: Cluster) -> AsyncIterator[Process]:
 @contextmanager
 def awake(sleeper: Process) -> Iterator[None]:
     sleeper.resume()
-    yield
-    sleeper.pause()
+    try:
+        yield
+    finally:
+        sleeper.pause()
 
 
 @pytest.mark.parametrize(("provider", "told_by"), [("paystack", "query"), ("mpesa", "webhook"), ("stripe", "webhook")])

@@ -33,10 +33,12 @@ async def killed_worker(cluster: Cluster, ada: Merchant, provider: str, point: s
 
 async def finished_by_another(cluster: Cluster, ada: Merchant, payment_id: str, watcher: Watcher) -> None:
     ordinary = await cluster.worker("ordinary")
-    await cluster.until_messages_are()
-    await watcher.until("payment.completed")
-    await assert_paid_once(cluster, ada, payment_id)
-    await ordinary.stop()
+    try:
+        await cluster.until_messages_are()
+        await watcher.until("payment.completed")
+        await assert_paid_once(cluster, ada, payment_id)
+    finally:
+        await ordinary.stop()
     assert watcher.types == WHOLE_LIFE
 
 

@@ -17,10 +17,11 @@ async def test_clients_of_a_killed_node_go_on_at_another_and_miss_nothing_even_i
 ) -> None:
     # The worker's messages never reach Redis, so the log alone can tell.
     doomed, mute = await asyncio.gather(cluster.api("doomed"), cluster.worker("mute", dies="mute"))
-    ada = await cluster.merchant(cluster.node)
-    payments = await payments_of(cluster, ada, PAYMENTS)
     nodes = (doomed.url, cluster.node.url)
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(mute.stop)
+        ada = await cluster.merchant(cluster.node)
+        payments = await payments_of(cluster, ada, PAYMENTS)
         everything = await stack.enter_async_context(watching(watch_merchant(ada, *nodes)))
         closely = [
             await stack.enter_async_context(watching(watch_payment(ada, payment.id, *nodes)))
@@ -48,4 +49,3 @@ async def test_clients_of_a_killed_node_go_on_at_another_and_miss_nothing_even_i
         (payment.id for payment in payments), HISTORY
     )
     assert everything.connections > 1
-    await mute.stop()

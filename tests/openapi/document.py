@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import SecretStr
 
 from payflow.bootstrap import build_services
@@ -13,8 +14,8 @@ from tests.house import SECRET
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 
-@cache
-def document() -> dict[str, Any]:
+def application() -> FastAPI:
+    """The application with servers that are nowhere: good for what needs none."""
     settings = Settings(
         _env_file=None,
         environment="test",
@@ -23,7 +24,12 @@ def document() -> dict[str, Any]:
         redis_url="redis://127.0.0.1:9/0",
         amqp_url="amqp://127.0.0.1:9/",
     )
-    return dict(create_app(build_services(settings)).openapi())
+    return create_app(build_services(settings))
+
+
+@cache
+def document() -> dict[str, Any]:
+    return dict(application().openapi())
 
 
 @cache

@@ -73,6 +73,7 @@ class Caller:
         self.codes: dict[str, set[str]] = defaultdict(set)
         self.numbers = count(1)
         self._pools: dict[str, Iterator[Any]] = {}
+        self.take("api_key")  # while there is room: a user has at most 50
 
     @property
     def token(self) -> str:

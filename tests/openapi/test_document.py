@@ -199,6 +199,13 @@ def test_what_the_schemas_show_is_valid() -> None:
                 validator(member).validate(example)
 
 
+def test_examples_read_in_the_order_of_their_schema() -> None:
+    for schema in document()["components"]["schemas"].values():
+        for example in examples({"schema": schema}):
+            declared = [name for name in schema["properties"] if name in example]
+            assert list(example)[: len(declared)] == declared
+
+
 @pytest.mark.parametrize("label", LABELS)
 def test_an_operation_says_which_credentials_it_takes(label: str) -> None:
     security = operations()[label].get("security", [])

@@ -4,7 +4,13 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.house import House
+from tests.house import Merchant
+from tests.openapi.stage import Stage
+
+
+@pytest.fixture(scope="module")
+async def ada(stage: Stage) -> Merchant:
+    return await stage.house.merchant()
 
 
 @pytest.mark.parametrize("path", ["/payments", "/transactions"])
@@ -23,8 +29,7 @@ from tests.house import House
         "٢٠٢٦-11-21T10:00:00Z",
     ],
 )
-async def test_a_time_that_is_none_is_refused(house: House, path: str, name: str, moment: str) -> None:
-    ada = await house.merchant()
+async def test_a_time_that_is_none_is_refused(ada: Merchant, path: str, name: str, moment: str) -> None:
     answer = await ada.get(f"{path}?{name}={quote(moment)}")
 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
@@ -35,8 +40,7 @@ async def test_a_time_that_is_none_is_refused(house: House, path: str, name: str
     "moment",
     ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "2026-11-21T10:00:00+14:00", "2026-11-21t10:00:00z"],
 )
-async def test_any_time_of_the_calendar_is_taken(house: House, moment: str) -> None:
-    ada = await house.merchant()
+async def test_any_time_of_the_calendar_is_taken(ada: Merchant, moment: str) -> None:
     answer = await ada.get("/payments", params={"created_from": moment, "created_to": moment})
 
     assert (answer.status_code, answer.json()["data"]) == (200, [])

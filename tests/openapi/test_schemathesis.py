@@ -6,8 +6,9 @@ fails here with its name: give it what it needs in `FILLS`.
 """
 
 import asyncio
+import re
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -26,9 +27,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.house import BODIES, Urls
-from tests.openapi.document import document, operations
-from tests.openapi.stage import ROLES, Caller, Role, Stage, running_stage
+from tests.house import BODIES
+from tests.openapi.document import document, examples, operations
+from tests.openapi.stage import ROLES, Caller, Role, Stage
 
 EXAMPLES = 100
 CHECKS = [
@@ -46,12 +47,6 @@ Fill = Callable[[Case, Caller], None]
 
 
 @pytest.fixture(scope="module")
-async def stage(urls: Urls) -> AsyncIterator[Stage]:
-    async with running_stage(urls) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def schema() -> schemathesis.BaseSchema:
     return schemathesis.openapi.from_dict(document(), config=SchemathesisConfig.from_dict(CONFIG))
 
@@ -62,6 +57,55 @@ async def test_an_operation_answers_as_documented(
     stage: Stage, schema: schemathesis.BaseSchema, label: str, role: Role
 ) -> None:
     await asyncio.to_thread(_play, stage, schema, label, role)
+
+
+async def test_what_the_document_shows_can_be_sent(stage: Stage) -> None:
+    """It may name nothing that is there, but it is never malformed or invalid."""
+    admin = await asyncio.to_thread(stage.caller, "admin")
+    for label, operation in operations().items():
+        method, path = label.split()
+        for parameter in operation.get("parameters", ()):
+            path = path.replace("{" + parameter["name"] + "}", (examples(parameter) or [str(uuid4())])[0])
+        for kind, media in operation.get("requestBody", {}).get("content", {}).items():
+            for example in examples(media):
+                sent = {"data": example} if "form" in kind else {"json": example}
+                headers = {"idempotency-key": str(uuid4())}
+                answer = await admin.merchant.client.request(method, path, headers=headers, **sent)
+                assert answer.status_code not in (400, 413, 415, 422, 500), (label, example, answer.text)
+    await asyncio.to_thread(admin.give_back_credentials, "paystack")
+
+
+async def test_strangers_are_refused(stage: Stage) -> None:
+    secured = [label for label, operation in operations().items() if all(operation.get("security") or [{}])]
+    assert len(secured) > 10
+    client = stage.house.client()
+    for label in secured:
+        method, path = label.split()
+        path = re.sub(r"{\w+}", str(uuid4()), path)
+        for headers in ({}, {"authorization": "Bearer none"}, {"authorization": "Basic eDp5"}, {"x-api-key": "none"}):
+            answer = await client.request(method, path, headers=headers)
+            assert answer.status_code == 401, (label, headers, answer.text)
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["www-authenticate"].startswith("Bearer ")
+
+
+async def test_other_methods_are_refused_and_those_there_are_named(stage: Stage) -> None:
+    client = stage.house.client()
+    paths = document()["paths"]
+    for path in paths:
+        concrete = re.sub(r"{\w+}", str(uuid4()), path)
+        # `/payments/initialize` could also be a `/payments/{payment_id}`.
+        there = {
+            method.upper()
+            for other, item in paths.items()
+            if re.fullmatch(re.sub(r"{\w+}", "[^/]+", other), concrete)
+            for method in item
+        }
+        for method in sorted({"GET", "PUT", "POST", "PATCH", "DELETE"} - there):
+            answer = await client.request(method, concrete)
+            assert answer.status_code == 405, (method, path, answer.text)
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == there, path
 
 
 def _play(stage: Stage, schema: schemathesis.BaseSchema, label: str, role: Role) -> None:

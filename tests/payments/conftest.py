@@ -27,7 +27,7 @@ class Network(httpx.AsyncBaseTransport):
 @pytest.fixture(scope="package")
 async def shop(urls: Urls) -> AsyncIterator[House]:
     """One house for all tests that need no state of their own: each has merchants of its own. Its queue is the spool."""
-    simulator = {"hang_seconds": 0.1, "customer_delay_seconds": 0.0}
+    simulator = {"hang_seconds": 0.02, "customer_delay_seconds": 0.15}
     async with running_house(urls, amqp_url="", simulator=simulator, transport=Network) as house:
         yield house
 

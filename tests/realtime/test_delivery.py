@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -38,6 +38,18 @@ class HeldReads(RealtimeRepository):
         self.reached.set()
         await self.go_on.wait()
         return found or await super().transaction(transaction_id)
+
+
+class BusyReads(RealtimeRepository):
+    """Something happens before and after every page that a user's replay reads."""
+
+    happens: Callable[[], Awaitable[None]]
+
+    async def of_user(self, user_id: UUID, *, after: UUID, limit: int) -> list[Event]:
+        await self.happens()
+        found = await super().of_user(user_id, after=after, limit=limit)
+        await self.happens()
+        return found
 
 
 class FailingEvents(EventRepository):
@@ -323,6 +335,27 @@ async def test_a_users_replay_that_races_with_new_events_misses_none(node: Node,
             while not set(written) <= set(got):
                 # One that the log gave may come again from Redis, with the same id.
                 got.append((await receive(socket))["event_id"])
+
+
+async def test_what_happens_between_a_users_replay_and_live_comes_once(
+    make_node: MakeNode, log: Log, database: Database
+) -> None:
+    reads = BusyReads(database)
+    node = await make_node(parts={"reads": reads})
+    user = await log.user()
+    start = await log.user_event(user)
+    written: list[str] = []
+
+    async def happens() -> None:
+        written.append(str((await log.user_event(user)).id))
+        await asyncio.sleep(0.05)  # until the hub has it
+
+    reads.happens = happens
+    async with node.socket(f"/ws/user/{user}?after={start.id}", node.people.token(user)) as socket:
+        await receive(socket)
+        got = [(await receive(socket))["event_id"] for _ in range(5)]
+        assert await nothing_comes(socket)
+    assert got == [str(start.id), *written]
 
 
 @pytest.mark.parametrize("after", ["7", "00000000-0000-4000-8000-000000000000"])

@@ -8,19 +8,19 @@ from uuid import UUID
 
 import orjson
 import typer
-import uvicorn
 from pydantic import ValidationError
 
 from payflow import __version__
 from payflow.bootstrap import Services, build_services
 from payflow.cli.demo import Demo, demo_settings
-from payflow.cli.serving import PortTaken, server_config
+from payflow.cli.serving import PortTaken, serve
 from payflow.cli.stack import ADMIN_EMAIL, DEMO_EMAIL, DEMO_PASSWORD, Stack, running_stack
 from payflow.core.errors import Conflict, PayFlowError
 from payflow.core.logging import configure_logging
+from payflow.core.runtime import run, spare_the_collector
 from payflow.core.settings import Settings
 from payflow.infra import migrations
-from payflow.infra.database import DatabaseAway
+from payflow.infra.database import DatabaseAway, NotPostgres
 from payflow.infra.embedded import EmbeddedError
 from payflow.infra.queue.port import WEBHOOKS, QueueAway
 from payflow.main import create_app
@@ -33,11 +33,15 @@ dead_letters_app = typer.Typer(no_args_is_help=True, help="Webhooks that could n
 app.add_typer(dead_letters_app, name="dead-letters")
 
 
+PATIENCE_SECONDS = 5.0
+MENDABLE = (PortTaken, EmbeddedError, SimulatorNotAllowed, PayFlowError, DatabaseAway, NotPostgres, QueueAway)
+
+
 def main() -> None:
     """Runs a command; what a user can mend is said in one line, without a trace."""
     try:
         app()
-    except (PortTaken, EmbeddedError, SimulatorNotAllowed, PayFlowError, DatabaseAway, QueueAway) as error:
+    except MENDABLE as error:
         sys.exit(f"payflow: {error}")
     except ValidationError as error:
         sys.exit("payflow: " + "; ".join(str(entry["msg"]) for entry in error.errors(include_input=False)))
@@ -103,13 +107,7 @@ def api() -> None:
     """Serve the API (DATABASE_URL and REDIS_URL must be set)."""
     settings = _configured()
     configure_logging(settings.log_level)
-    config = server_config(
-        "payflow.main:app_from_environment",
-        settings.host,
-        settings.port,
-        factory=True,
-    )
-    uvicorn.Server(config).run()
+    serve("payflow.main:app_from_environment", settings.host, settings.port, "PAYFLOW_PORT", factory=True)
 
 
 @app.command()
@@ -117,11 +115,13 @@ def worker() -> None:
     """Work on webhooks and timers (the same as `python -m worker`)."""
     settings = _configured()
     configure_logging(settings.log_level)
-    asyncio.run(_worker(settings))
+    run(_worker(settings))
 
 
 async def _worker(settings: Settings) -> None:
-    await Worker(build_services(settings)).run()
+    work = Worker(build_services(settings))
+    spare_the_collector()
+    await work.run()
 
 
 @app.command()
@@ -129,7 +129,7 @@ def simulator() -> None:
     """Serve the simulated providers; refuses to run in production."""
     settings = SimulatorSettings()
     configure_logging("INFO")
-    uvicorn.Server(server_config(create_simulator(settings), settings.host, settings.port)).run()
+    serve(create_simulator(settings), settings.host, settings.port, "PAYFLOW_SIMULATOR_PORT")
 
 
 @app.command()
@@ -176,25 +176,35 @@ def doctor() -> None:
 
     async def work(services: Services) -> None:
         await services.start()
-        bad = 0
         checks: list[tuple[str, Any]] = [("database", services.database.ping), ("redis", services.redis.ping)]
         checks += [(queue.name, queue.ping) for queue in services.queue.queues]
-        for name, check in checks:
-            try:
-                async with asyncio.timeout(5):
-                    await check()
-                print(f"ok    {name}")
-            except Exception as error:
-                bad += 1
-                print(f"DOWN  {name}: {type(error).__name__}")
+        troubles = await asyncio.gather(*(_trouble(check) for _, check in checks))
+        for (name, _), trouble in zip(checks, troubles, strict=True):
+            print(f"DOWN  {name}: {trouble}" if trouble else f"ok    {name}")
         for name in services.registry.names:
-            configured = await services.registry.credentials(name) if not bad else None
+            configured = await services.registry.credentials(name)
             print(f"{'ok   ' if configured else '-    '} provider {name}{'' if configured else ': not configured'}")
-        if bad:
+        if any(troubles):
             raise typer.Exit(1)
 
     print(f"PayFlow {__version__}")
     _with_services(work)
+
+
+async def _trouble(check: Any) -> str | None:
+    """What keeps a server from answering; None when it does. Queues connect in the background, which takes a moment."""
+    end = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    while True:
+        try:
+            async with asyncio.timeout_at(end):
+                await check()
+            return None
+        except QueueAway as error:
+            if asyncio.get_running_loop().time() >= end:
+                return type(error).__name__
+            await asyncio.sleep(0.1)
+        except Exception as error:
+            return type(error).__name__
 
 
 @dead_letters_app.command("list")
@@ -222,13 +232,7 @@ def replay_dead_letter(dead_letter_id: UUID) -> None:
 
     async def work(services: Services) -> None:
         await services.start()
-        async with asyncio.timeout(15):
-            while True:
-                try:
-                    await services.queue.primary.ping()
-                    break
-                except QueueAway:
-                    await asyncio.sleep(0.1)
+        await _trouble(services.queue.primary.ping)  # a broker that is away leaves it to the spool
         message = await services.dead_letters.replay(dead_letter_id, services.queue, "cli")
         print(f"Replayed as message {message.id}.")
 

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import errno
+import signal
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,6 +60,22 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
             raise PortTaken(host, port, setting) from None
         raise
     return listener
+
+
+def serve(app: Any, host: str, port: int, setting: str, *, factory: bool = False) -> None:
+    """Serve in this process until SIGTERM or SIGINT, which is a good end. PortTaken names the setting to change."""
+    listener = bind(host, port, setting)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn puts its own in their place, and when all is shut down raises the signal again for these.
+        signal.signal(number, _end)
+    server = uvicorn.Server(server_config(app, host, port, factory=factory))
+    server.run(sockets=[listener])
+    if not server.started:
+        sys.exit("payflow: the server did not start; its log says why")
+
+
+def _end(_: int, __: object) -> None:
+    sys.exit(0)
 
 
 class Serving:

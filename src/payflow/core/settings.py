@@ -39,8 +39,9 @@ class Settings(BaseSettings):
         description="Empty: the queue is the spool in PostgreSQL.",
     )
     data_dir: str = ""
-    database_pool_size: int = 10
-    database_pool_overflow: int = 10
+    database_pool_size: int = 20
+    # A connection beyond the pool is opened for one use and costs more than the statement (docs/performance.md).
+    database_pool_overflow: int = 0
     redis_prefix: str = "payflow:"
     queue_prefix: str = "payflow"
 

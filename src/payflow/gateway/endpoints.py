@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Body, Depends, Path, Request
 from fastapi.responses import Response
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from payflow.core.clock import Clock
 from payflow.core.errors import FieldError, Invalid, NotFound
@@ -73,18 +73,7 @@ def providers_router(
         provider = registry.get(name)
         if provider is None:
             raise NotFound("There is no such provider.")
-        try:
-            values = provider.CredentialsModel.model_validate(body)
-        except ValidationError as error:
-            raise Invalid(
-                f"These are not credentials of {provider.declaration.title}.",
-                errors=[
-                    FieldError(
-                        "/" + "/".join(str(part) for part in entry["loc"]), _message(entry["type"], entry["msg"])
-                    )
-                    for entry in error.errors(include_input=False, include_url=False)[:20]
-                ],
-            ) from None
+        values = _credentials(provider, body)
         changed = Event(
             id=uuid7(),
             type="config.changed",
@@ -105,6 +94,29 @@ def providers_router(
         return Response(orjson.dumps(view), media_type="application/json")
 
     return router
+
+
+def _credentials(provider: Provider, body: Mapping[str, Any]) -> BaseModel:
+    """Invalid, naming the fields, when the provider's own model does not take them, or no header could carry them."""
+    problem = f"These are not credentials of {provider.declaration.title}."
+    # SecretStr lets lone surrogates and line ends pass, and a pasted secret often ends with one.
+    odd = [name for name, value in body.items() if isinstance(value, str) and not value.isprintable()]
+    if odd:
+        raise Invalid(problem, errors=[FieldError(_pointer(name), "Must be printable text.") for name in odd[:20]])
+    try:
+        return provider.CredentialsModel.model_validate(body)
+    except ValidationError as error:
+        raise Invalid(
+            problem,
+            errors=[
+                FieldError(_pointer(*entry["loc"]), _message(entry["type"], entry["msg"]))
+                for entry in error.errors(include_input=False, include_url=False)[:20]
+            ],
+        ) from None
+
+
+def _pointer(*parts: int | str) -> str:
+    return "/body" + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def _message(kind: str, text: str) -> str:

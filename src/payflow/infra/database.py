@@ -41,8 +41,12 @@ class DatabaseAway(Exception):
     """PostgreSQL cannot be reached."""
 
 
+class NotPostgres(ValueError):
+    """DATABASE_URL must begin with postgresql:// (PostgreSQL is the only database)."""
+
+
 # What a connection raises when the server is gone, stopping or starting.
-AWAY = (
+_GONE = (
     OSError,
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -50,8 +54,11 @@ AWAY = (
     asyncpg.TooManyConnectionsError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.InterfaceError,
+    # A statement that meets the server's farewell on an idle connection, which is not closed yet.
+    asyncpg.InternalClientError,
 )
+# A use of a closed connection, but also a wrong use of an open one.
+AWAY = (*_GONE, asyncpg.InterfaceError)
 _RETRYABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
@@ -59,7 +66,7 @@ def asyncpg_url(url: str) -> str:
     """`postgres://`, `postgresql://` and `postgresql+asyncpg://` name the same server; SQLAlchemy wants the last."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
-        raise ValueError("DATABASE_URL must begin with postgresql:// (PostgreSQL is the only database).")
+        raise NotPostgres(NotPostgres.__doc__)
     return "postgresql+asyncpg://" + rest
 
 
@@ -78,6 +85,8 @@ class Database:
             connect_args={"timeout": 5, "command_timeout": 30, "server_settings": {"timezone": "UTC", "jit": "off"}},
         )
 
+        # A new connection's failures come in the dialect's own wrapping, which no other class of SQLAlchemy covers.
+        self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
         event.listen(self.engine.sync_engine, "connect", _set_codecs)
 
     @asynccontextmanager
@@ -90,10 +99,10 @@ class Database:
             async with self.engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
-            if error.connection_invalidated or isinstance(error.orig, OSError):
+            if error.connection_invalidated or _is_gone(error):
                 raise DatabaseAway(str(error.orig)) from error
             raise
-        except (OSError, PoolTimeout, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+        except (PoolTimeout, *_GONE) as error:
             raise DatabaseAway(str(error)) from error
 
     @asynccontextmanager
@@ -151,7 +160,7 @@ class Database:
                 await greenlet_spawn(pooled.invalidate)
         except AWAY as error:
             raise DatabaseAway(str(error) or type(error).__name__) from error
-        except (DBAPIError, PoolTimeout) as error:
+        except (DBAPIError, self._driver_error, PoolTimeout) as error:
             raise DatabaseAway(str(error)) from error
 
     async def ping(self) -> None:
@@ -161,6 +170,15 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _is_gone(error: BaseException | None) -> bool:
+    """Whether the driver's error behind SQLAlchemy's wrappings means that the server is gone."""
+    while error is not None:
+        if isinstance(error, _GONE):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _set_codecs(connection: Any, _: Any) -> None:

@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import payflow
-from payflow.infra.database import asyncpg_url
+from payflow.infra.database import AWAY, DatabaseAway, asyncpg_url
 
 _ONE_AT_A_TIME = 0x7061_7966_6C6F_77  # "payflow": the advisory lock that lets only one node migrate
 
@@ -58,7 +59,13 @@ async def _run(database_url: str, action: Callable[[Config], None]) -> None:
 
     engine = create_async_engine(asyncpg_url(database_url), poolclass=NullPool)
     try:
-        async with engine.connect() as connection:
+        try:
+            connection = await engine.connect()
+        except (*AWAY, asyncpg.PostgresError) as error:
+            raise DatabaseAway(f"PostgreSQL cannot be reached: {error}") from error
+        try:
             await connection.run_sync(migrate)
+        finally:
+            await connection.close()
     finally:
         await engine.dispose()

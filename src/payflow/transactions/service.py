@@ -99,7 +99,8 @@ class Transactions:
     ) -> Unit:
         """B: what the initiation led to. A webhook may have overtaken it; then only ids and the next action are added.
 
-        `finish_with` gives the answer to keep for the idempotency key. `check_after` is when a query first makes sense. `told_before` are committed events that were not published yet: they ride along.
+        `finish_with` gives the answer to keep for the idempotency key. `check_after` is when a query first makes sense.
+        `told_before` are committed events that were not published yet: they ride along.
         """
         context = Context(Source.INITIATION, origin, self._clock(), last)
         settle(unit, attempt, result, context)

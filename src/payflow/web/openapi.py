@@ -1,13 +1,17 @@
-"""What FastAPI leaves out of its OpenAPI document: it drops every null, also those of examples, which then miss members."""
+"""What becomes of examples on their way through FastAPI and pydantic, undone.
+
+FastAPI drops every null of its document, so that examples miss members their schemas require; pydantic sorts their members
+by the alphabet, so that a payment begins with its amount.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 
-def restore_nulls(document: dict[str, Any]) -> None:
-    """Give the examples back the null members that their schemas require."""
+def mend_examples(document: dict[str, Any]) -> None:
+    """Give the examples back the null members that their schemas require, and the order of the schema."""
     for schema, example in _shown(document):
-        _restore(example, schema, document)
+        _mend(example, schema, document)
 
 
 def _shown(value: Any) -> Iterator[tuple[dict[str, Any], Any]]:
@@ -25,21 +29,25 @@ def _shown(value: Any) -> Iterator[tuple[dict[str, Any], Any]]:
             yield from _shown(item)
 
 
-def _restore(example: Any, schema: dict[str, Any], document: dict[str, Any]) -> None:
+def _mend(example: Any, schema: dict[str, Any], document: dict[str, Any]) -> None:
     schema = _resolved(schema, document)
     if isinstance(example, list):
         for item in example:
-            _restore(item, schema.get("items", {}), document)
+            _mend(item, schema.get("items", {}), document)
     if not isinstance(example, dict):
         return
     for alternative in schema.get("anyOf", ()):
-        _restore(example, alternative, document)
+        _mend(example, alternative, document)
     required = schema.get("required", ())
+    given = dict(example)
+    example.clear()
     for name, member in schema.get("properties", {}).items():
-        if name in example:
-            _restore(example[name], member, document)
+        if name in given:
+            example[name] = given.pop(name)
+            _mend(example[name], member, document)
         elif name in required and _may_be_null(member):
             example[name] = None
+    example.update(given)
 
 
 def _may_be_null(schema: dict[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from payflow.gateway.contract import ProviderEvent, ReceivesWebhooks, Trust, Ver
 from payflow.gateway.registry import Registry
 from payflow.infra.database import Database, DatabaseAway, RawConnection
 from payflow.infra.queue.port import Message
-from payflow.transactions.aggregate import MONEY_SEEN, Unit
+from payflow.transactions.aggregate import MONEY_SEEN, Attempt, Unit
 from payflow.transactions.checks import Checks, Refusal
 from payflow.transactions.service import Answer, Transactions
 from payflow.transactions.settle import Source
@@ -285,7 +285,7 @@ class WebhookProcessor:
                 self._unmatched(item)
                 return
             transaction, attempt = found
-            if attempt.status in MONEY_SEEN:
+            if attempt.status in MONEY_SEEN and not _adds_receipt(item.event, attempt):
                 work.outcome = "duplicate"
                 await self._transactions.publish(await self._last_events(transaction.id, transaction.version))
                 return
@@ -308,6 +308,9 @@ class WebhookProcessor:
             work.outcome = "retried"
             return
         work.outcome = "settled" if report.unit.events else "unchanged"
+        if not report.unit.events:
+            unit = report.unit
+            await self._transactions.publish(await self._last_events(unit.transaction.id, unit.base_version))
 
     def _unmatched(self, item: Item) -> None:
         """No attempt of ours: it may have overtaken our commit; if it names nothing of ours it is somebody else's."""
@@ -342,6 +345,11 @@ class WebhookProcessor:
 
 def _proves_nothing(event: ProviderEvent) -> bool:
     return event.trust is Trust.CONFIRM and event.result is not None
+
+
+def _adds_receipt(event: ProviderEvent, attempt: Attempt) -> bool:
+    """A query may have won the race and completed the payment without the receipt, which refunds will need."""
+    return event.result is not None and event.result.receipt is not None and attempt.receipt is None
 
 
 def _bodies(items: Sequence[Item]) -> list[Body]:
