@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Sequence
 
 from prometheus_client import Gauge, start_http_server
 
@@ -60,7 +59,7 @@ class Worker:
         port = self._services.settings.worker_metrics_port
         server = start_http_server(port, self._services.settings.host, self._services.metrics) if port else None
         await self.start()
-        await ended.wait()
+        await self._until(ended)
         log.info("worker.stopping")
         await self.stop()
         if server is not None:
@@ -68,9 +67,22 @@ class Worker:
             server[0].server_close()
         await self._services.close()
 
-    def failed(self) -> Sequence[asyncio.Task[None]]:
-        """Loops that ended; none should."""
+    def failed(self) -> list[asyncio.Task[None]]:
+        """Loops that ended by themselves; none should."""
         return [task for task in self._tasks if task.done()]
+
+    async def _until(self, ended: asyncio.Event) -> None:
+        """RuntimeError when one of the loops ended by itself: a worker that does half its work must not look healthy."""
+        waiting = asyncio.create_task(ended.wait())
+        try:
+            await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self.failed() and not ended.is_set():
+            name = self.failed()[0].get_name()
+            await self.stop()
+            await self._services.close()
+            raise RuntimeError(f"the loop {name!r} of the worker ended")
 
     def _spawn(self, name: str, work: object) -> None:
         assert asyncio.iscoroutine(work)

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ class Module:
     path: str
     source: str
 
-    @property
+    @cached_property
     def tree(self) -> ast.Module:
         return ast.parse(self.source)
 
@@ -66,6 +67,7 @@ class Module:
         return Path(self.path).name
 
 
+@cache
 def modules() -> list[Module]:
     """Every module of the project, but not `payflow/__init__.py`, which only holds the version."""
     files = [*(ROOT / "src" / "payflow").rglob("*.py"), *(ROOT / "worker").rglob("*.py")]

@@ -44,3 +44,11 @@ async def test_any_time_of_the_calendar_is_taken(ada: Merchant, moment: str) -> 
     answer = await ada.get("/payments", params={"created_from": moment, "created_to": moment})
 
     assert (answer.status_code, answer.json()["data"]) == (200, [])
+
+
+@pytest.mark.parametrize("moment", [1_795_255_200, "1795255200", "9999-12-31T23:59:59-14:00", True])
+async def test_a_key_expires_at_a_time_and_not_at_a_number(ada: Merchant, moment: object) -> None:
+    answer = await ada.post("/auth/api-keys", json={"name": "till", "expires_at": moment})
+
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/body/expires_at")
+    assert (await ada.get("/auth/api-keys")).json() == {"items": []}

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from payflow.core.clock import utc_now
+from payflow.core.errors import NotFound
 from payflow.core.ids import new_reference, uuid7
 from payflow.core.money import Money
 from payflow.events.types import Origin
@@ -335,3 +336,27 @@ async def test_what_nobody_can_say_goes_to_a_person_in_the_end(urls: Urls) -> No
         assert await check_due(house.services) == 0
         (event,) = await house.rows("SELECT data, actor FROM events WHERE type = 'payment.under_review'")
         assert (event["data"]["reason"], event["actor"]) == ("unresolved", "system")
+
+
+async def test_a_provider_that_was_taken_away_leaves_its_payments_to_a_person_in_the_end(urls: Urls) -> None:
+    ahead = timedelta(0)
+    async with running_house(urls, amqp_url="", timer_interval_seconds=3_600, clock=lambda: utc_now() + ahead) as house:
+        ada = await house.merchant()
+        payment = await by_hand(house, ada)
+        house.services.credentials._environment.clear()
+        house.services.credentials.forget()
+        report = await house.services.checks.check(UUID(payment["id"]))
+        assert report is not None
+        assert report.refusal is Refusal.NOT_CONFIGURED
+        for hours, status in ((24.5, "requires_action"), (49, "under_review")):
+            ahead = timedelta(hours=hours)
+            assert await check_due(house.services) == 1
+            (row,) = await house.rows("SELECT status FROM transactions")
+            assert row["status"] == status
+
+
+async def test_what_is_not_there_is_neither_checked_nor_settled(quiet: House) -> None:
+    assert await quiet.services.checks.check(uuid4()) is None
+    assert await quiet.services.checks.check_due(uuid4()) is None
+    with pytest.raises(NotFound):
+        await quiet.services.transactions.settle(Answer(uuid4(), Result(Verdict.PROCESSING), Source.QUERY, Origin()))

@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from payflow import __version__
 from payflow.bootstrap import Services, build_services
@@ -44,7 +45,10 @@ def main() -> None:
     except MENDABLE as error:
         sys.exit(f"payflow: {error}")
     except ValidationError as error:
-        sys.exit("payflow: " + "; ".join(str(entry["msg"]) for entry in error.errors(include_input=False)))
+        messages = (str(entry["msg"]).removeprefix("Value error, ") for entry in error.errors(include_input=False))
+        sys.exit("payflow: " + "; ".join(messages))
+    except SettingsError as error:
+        sys.exit(f"payflow: {error} (a list or mapping is written as JSON)")
 
 
 @app.command()

@@ -67,7 +67,7 @@ async def _with_servers(settings: Settings, stack: AsyncExitStack) -> tuple[Sett
     """Embedded servers for what has no URL; a secret of this installation's own for what has none."""
     parts = {"postgres": "DATABASE_URL", "redis": "REDIS_URL", "queue": "AMQP_URL"}
     changes: dict[str, object] = {}
-    data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir(os.environ)
+    data_dir = _data_dir(settings)
     if not settings.database_url or not settings.redis_url:
         embedded = EmbeddedServers(data_dir, postgres=not settings.database_url, redis=not settings.redis_url)
         await stack.enter_async_context(embedded)
@@ -82,6 +82,10 @@ async def _with_servers(settings: Settings, stack: AsyncExitStack) -> tuple[Sett
     if not settings.database_url and settings.secret_key.get_secret_value() == DEVELOPMENT_SECRET:
         changes["secret_key"] = SecretStr(_own_secret(data_dir))
     return settings.model_copy(update=changes), parts
+
+
+def _data_dir(settings: Settings) -> Path:
+    return Path(settings.data_dir).expanduser() if settings.data_dir else default_data_dir(os.environ)
 
 
 def _own_secret(data_dir: Path) -> str:

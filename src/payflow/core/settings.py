@@ -18,6 +18,7 @@ class Settings(BaseSettings):
         env_prefix="PAYFLOW_",
         env_file=".env",
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         populate_by_name=True,

@@ -33,7 +33,7 @@ class Behaviour(BaseModel):
     # Daraja was seen to deliver exactly once, whatever the receiver answers.
     mpesa_callback_retries: NonNegativeInt = 0
     accept_any_test_key: bool = False
-    paystack_unknown_reference_status: Literal[400, 404] = 400
+    paystack_unknown_reference_status: int = Field(default=400, ge=400, le=404)
     mpesa_in_flight_answer: Literal["4999", "500.001.1001"] = "4999"
     mpesa_lock_subscriber: bool = False
     mpesa_one_token_at_a_time: bool = False
@@ -45,7 +45,13 @@ class SimulatorSettings(Behaviour, BaseSettings):
     """Read from `PAYFLOW_SIMULATOR_…`; `environment` alone from `PAYFLOW_ENVIRONMENT`, shared with the service."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PAYFLOW_SIMULATOR_", extra="ignore", frozen=True, validate_assignment=False, populate_by_name=True
+        env_prefix="PAYFLOW_SIMULATOR_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        validate_assignment=False,
+        populate_by_name=True,
     )
 
     environment: str = Field(default="development", validation_alias="PAYFLOW_ENVIRONMENT")
