@@ -211,7 +211,8 @@ def footnote(about: Mapping[str, Any]) -> str:
     """What a reader must know to compare these figures with others."""
     low, high = about["calibration_range_ms"]
     return (
-        f"Medians of {about['rounds']} rounds. Processor time per operation, of each kind of process apart. {about['cpus']} CPUs shared with the servers "
+        f"Medians of {about['rounds']:.0f} rounds. "
+        f"Processor time per operation, of each kind of process apart. {about['cpus']} CPUs shared with the servers "
         f"and the load generator; Python {about['python']}, PostgreSQL {about['postgres']}, Redis {about['redis']}, RabbitMQ "
         f"{about['rabbitmq']}. Calibration loop {about['calibration_ms']} ms ({low} to {high}); "
         f"{about['cores_busy_elsewhere']} cores were busy with other things, {about['cores_stolen']} were stolen."

@@ -86,19 +86,17 @@ async def test_an_url_of_another_kind_of_database_is_refused_in_one_line(run: Ru
 # Settings
 
 
-@pytest.mark.parametrize("command", ["api", "doctor"])
-async def test_a_command_of_a_real_installation_says_what_must_be_set(run: Run, command: str) -> None:
-    done = await run(command)
+async def test_a_command_of_a_real_installation_says_what_must_be_set(run: Run) -> None:
+    done = await run("api")
     assert done.code == 1
     assert one_line(done.errors) == (
         "payflow: DATABASE_URL and REDIS_URL must be set. Without servers of your own, use `payflow dev`."
     )
 
 
-@pytest.mark.parametrize("command", ["api", "dev"])
-async def test_production_refuses_the_secrets_of_development(run: Run, command: str) -> None:
+async def test_production_refuses_the_secrets_of_development(run: Run) -> None:
     done = await run(
-        command,
+        "api",
         PAYFLOW_ENVIRONMENT="production",
         PAYFLOW_SECRET_KEY=DEVELOPMENT_SECRET,
         DATABASE_URL="postgresql://db/payflow",
@@ -159,25 +157,19 @@ async def test_openapi_prints_the_document_without_any_server(run: Run) -> None:
 
 async def test_doctor_finds_everything_well(run: Run, urls: Urls) -> None:
     async with running_house(urls, worker=False) as house:
-        done = await run("doctor", **environment_of(house))
+        key = '{"paystack": {"secret_key": "sk_test_abcdefgh"}}'
+        done = await run("doctor", **environment_of(house), PAYFLOW_PROVIDER_CREDENTIALS=key)
         assert done.code == 0, done.out + done.errors
-        assert [line for line in done.out.splitlines() if line.startswith("ok ") and "provider" not in line] == [
+        assert [line for line in done.out.splitlines() if line.startswith("ok ")] == [
             "ok    database",
             "ok    redis",
             "ok    rabbitmq",
             "ok    spool",
+            "ok    provider paystack",
         ]
         assert "DOWN" not in done.out
-        assert "paystack: not configured" in done.out
-        configured = await run(
-            "doctor",
-            **environment_of(house),
-            PAYFLOW_PROVIDER_CREDENTIALS='{"paystack": {"secret_key": "sk_test_abcdefgh"}}',
-        )
-        assert [line.strip() for line in configured.out.splitlines() if "paystack" in line] == [
-            "ok    provider paystack"
-        ]
-        assert "sk_test" not in configured.out + configured.errors
+        assert "-     provider stripe: not configured" in done.out
+        assert "sk_test" not in done.out + done.errors
 
 
 async def test_doctor_names_what_is_down(run: Run, urls: Urls) -> None:
@@ -219,15 +211,8 @@ async def test_dead_letters_are_listed_and_replayed_from_the_command_line(run: R
         replayed = await run("dead-letters", "replay", str(letter.id), **environment)
         assert (replayed.code, replayed.out) == (0, f"Replayed as message {letter.message.id}."), replayed.errors
         await house.until(ada, payment["id"], "completed")
-        assert (await run("dead-letters", "list", **environment)).out == ""
-        assert str(letter.id) in (await run("dead-letters", "list", "--replayed", **environment)).out
         again = await run("dead-letters", "replay", str(letter.id), **environment)
-        assert (again.code, one_line(again.errors)) == (
-            1,
-            "payflow: This dead letter has already been replayed.",
-        )
-        unknown = await run("dead-letters", "replay", payment["id"], **environment)
-        assert (unknown.code, one_line(unknown.errors)) == (1, "payflow: There is no such dead letter.")
+        assert (again.code, one_line(again.errors)) == (1, "payflow: This dead letter has already been replayed.")
 
 
 async def test_a_replay_while_the_broker_is_away_goes_to_the_spool(run: Run, urls: Urls) -> None:
@@ -264,18 +249,15 @@ async def test_a_server_starts_answers_and_ends_when_told(start: Start, urls: Ur
         assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize(("command", "setting"), [("api", "PAYFLOW_PORT"), ("simulator", "PAYFLOW_SIMULATOR_PORT")])
-async def test_a_server_names_the_setting_of_a_port_in_use(
-    run: Run, servers: dict[str, str], command: str, setting: str
-) -> None:
+async def test_a_server_names_the_setting_of_a_port_in_use(run: Run, servers: dict[str, str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = await run(command, **servers, **{setting: str(port)})
+        done = await run("api", **servers, PAYFLOW_PORT=str(port))
     assert done.code == 1
     assert one_line(done.errors) == (
-        f"payflow: Port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: {setting}={port + 1}"
+        f"payflow: Port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: PAYFLOW_PORT={port + 1}"
     )
 
 

@@ -118,17 +118,13 @@ async def test_dev_names_the_api_first_lets_the_demo_user_in_and_ends_cleanly(st
         assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("setting", ["PAYFLOW_PORT", "PAYFLOW_SIMULATOR_PORT"])
-async def test_dev_names_the_setting_of_a_port_in_use(run: Run, servers: dict[str, str], setting: str) -> None:
+async def test_dev_names_the_setting_of_a_port_in_use(run: Run, servers: dict[str, str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ports = {"PAYFLOW_PORT": str(free_port()), "PAYFLOW_SIMULATOR_PORT": str(free_port()), setting: str(port)}
-        done = await run("dev", **servers, **ports)
-    assert done.code == 1
-    assert done.out == ""
+        done = await run("dev", **servers, PAYFLOW_PORT=str(free_port()), PAYFLOW_SIMULATOR_PORT=str(port))
+    assert (done.code, done.out) == (1, "")
     (line,) = done.errors.splitlines()
-    assert line == (
-        f"payflow: Port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: {setting}={port + 1}"
-    )
+    setting = f"PAYFLOW_SIMULATOR_PORT={port + 1}"
+    assert line == f"payflow: Port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: {setting}"

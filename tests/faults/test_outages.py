@@ -93,8 +93,8 @@ class Traffic:
         ids = [payment.id for payment in self.payments]
 
         def all_seen() -> bool:
-            seen = self.everything.sequences_by_transaction()
-            return all(set(seen.get(identity, ())) == set(HISTORY) for identity in ids)
+            seen = self.everything.histories()
+            return all(seen.get(identity) == HISTORY for identity in ids)
 
         await eventually(all_seen, seconds=30, what="the merchant's socket to see everything")
         for identity, watcher in self.closely.items():

@@ -39,11 +39,12 @@ class Watcher:
     def types(self) -> list[str]:
         return [frame["type"] for frame in self.frames]
 
-    def sequences_by_transaction(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
+    def histories(self) -> dict[str, list[int]]:
+        """The sequences seen of each transaction, each once."""
+        seen: dict[str, set[int]] = {}
         for frame in self.frames:
-            found.setdefault(frame["transaction_id"], []).append(frame["sequence"])
-        return found
+            seen.setdefault(frame["transaction_id"], set()).add(frame["sequence"])
+        return {transaction_id: sorted(sequences) for transaction_id, sequences in seen.items()}
 
     async def watch(self) -> None:
         """Until cancelled; each connection goes to the next node."""

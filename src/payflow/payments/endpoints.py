@@ -215,7 +215,7 @@ def with_etag(value: dict[str, Any], if_none_match: str | None) -> Response:
     """200 with an ETag of the content, or 304 when the caller has it."""
     body = orjson.dumps(value)
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    if if_none_match and tag in if_none_match:
+    if if_none_match and (tag in if_none_match or if_none_match.strip() == "*"):
         return Response(status_code=304, headers={"etag": tag})
     return Response(body, media_type="application/json", headers={"etag": tag})
 

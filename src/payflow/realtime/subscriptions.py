@@ -75,7 +75,11 @@ class Subscriptions:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
+            # Python 3.11 may lose a cancellation that meets the end of a wait (`asyncio.wait_for`, used while connecting).
+            # Lost once, it would be waited for for ever: so it is said again.
+            while not self._task.done():
+                self._task.cancel()
+                await asyncio.wait((self._task,), timeout=0.2)
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 

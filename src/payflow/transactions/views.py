@@ -235,7 +235,8 @@ def detail_json(
         **transaction_json(transaction),
         "attempts": [attempt_json(attempt) for attempt in attempts],
         "refunds": list(refunds),
-        "timeline": [event_json(event) for event in timeline],
+        # Read after the row, the history may already be ahead of it; what is shown agrees with its version.
+        "timeline": [event_json(event) for event in timeline if (event.sequence or 0) <= transaction.version],
     }
 
 
