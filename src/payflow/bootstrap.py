@@ -27,7 +27,7 @@ from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Event, Origin
 from payflow.gateway.contract import Provider
 from payflow.gateway.credentials import SealedCredentials
-from payflow.gateway.http import ProviderHttp, build_client
+from payflow.gateway.http import ProviderHttp, build_http
 from payflow.gateway.metrics import GatewayMetrics
 from payflow.gateway.registry import Registry
 from payflow.gateway.repository import ProviderConfigRepository
@@ -70,7 +70,7 @@ class Services:
     redis: Redis
     queue: SpooledQueue
     dead_letters: DeadLetters
-    http: httpx.AsyncClient
+    http: ProviderHttp
     limiter: RateLimiter
     identity: IdentityService
     events: EventRepository
@@ -146,8 +146,8 @@ def build_services(
     events = EventRepository(database)
     gateway_metrics = GatewayMetrics(metrics)
     publishes = publisher(redis, settings.redis_prefix, gateway_metrics.lost_events)
-    client = _client(settings, transport)
-    providers = discover_providers(ProviderHttp(client, gateway_metrics.observe), settings.provider_base_urls, clock)
+    http = _http(settings, transport, gateway_metrics)
+    providers = discover_providers(http, settings.provider_base_urls, clock)
     sealing = settings.credentials_key.get_secret_value() if settings.credentials_key else secret
     credentials = SealedCredentials(
         ProviderConfigRepository(database), providers, settings.provider_credentials, secret=sealing
@@ -183,7 +183,7 @@ def build_services(
         redis=redis,
         queue=queue,
         dead_letters=DeadLetters(database),
-        http=client,
+        http=http,
         limiter=limiter,
         identity=identity,
         events=events,
@@ -218,13 +218,15 @@ def build_services(
     )
 
 
-def _client(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+def _http(settings: Settings, transport: httpx.AsyncBaseTransport | None, metrics: GatewayMetrics) -> ProviderHttp:
     if transport is not None:
-        return httpx.AsyncClient(transport=transport, timeout=settings.provider_timeout_seconds, trust_env=False)
-    return build_client(
+        timeout = httpx.Timeout(settings.provider_timeout_seconds)
+        return ProviderHttp(transport, timeout=timeout, observe=metrics.observe)
+    return build_http(
         timeout_seconds=settings.provider_timeout_seconds,
         connect_timeout_seconds=settings.provider_connect_timeout_seconds,
         connections=settings.provider_connections,
+        observe=metrics.observe,
     )
 
 

@@ -24,7 +24,7 @@ from payflow.gateway.http import (
     OutcomeUnknown,
     ProviderHttp,
     Unreadable,
-    build_client,
+    build_http,
 )
 from payflow.gateway.metrics import GatewayMetrics
 
@@ -53,10 +53,11 @@ async def server(behave: Behave, tls: ssl.SSLContext | None = None) -> AsyncIter
 async def http(
     timeout_seconds: float = 1.0, connections: int = 5, metrics: GatewayMetrics | None = None
 ) -> AsyncIterator[ProviderHttp]:
-    async with build_client(
-        timeout_seconds=timeout_seconds, connect_timeout_seconds=0.4, connections=connections
+    observe = metrics.observe if metrics else None
+    async with build_http(
+        timeout_seconds=timeout_seconds, connect_timeout_seconds=0.4, connections=connections, observe=observe
     ) as client:
-        yield ProviderHttp(client, metrics.observe if metrics else None)
+        yield client
 
 
 async def post(client: ProviderHttp, url: str, **more: object) -> Answer:
@@ -307,6 +308,6 @@ async def test_another_transport_is_believed_by_its_own_words(error: httpx.HTTPE
     def fail(request: httpx.Request) -> httpx.Response:
         raise error
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as client:
+    async with ProviderHttp(httpx.MockTransport(fail)) as client:
         with pytest.raises(OutcomeUnknown if sent else NotSent):
-            await post(ProviderHttp(client), "http://provider.example")
+            await post(client, "http://provider.example")

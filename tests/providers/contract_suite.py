@@ -41,7 +41,7 @@ from payflow.gateway.contract import (
     WebhookRefused,
     WebhookRequest,
 )
-from payflow.gateway.http import ProviderHttp, build_client
+from payflow.gateway.http import ProviderHttp, build_http
 
 NOW = datetime(2026, 3, 4, 9, 30, 15, tzinfo=UTC)
 BASE_URL = "http://provider.test"
@@ -121,7 +121,7 @@ Handler = Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 
 
 def build(adapter: Any, handler: Handler, clock: Callable[[], datetime] = lambda: NOW) -> Any:
-    return adapter(ProviderHttp(httpx.AsyncClient(transport=httpx.MockTransport(handler))), BASE_URL, clock)
+    return adapter(ProviderHttp(httpx.MockTransport(handler)), BASE_URL, clock)
 
 
 class Wire:
@@ -580,8 +580,8 @@ async def listening(serve: Serve) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def on_real_sockets(adapter: Any, url: str, *, timeout_seconds: float = 5) -> AsyncIterator[Any]:
-    async with build_client(timeout_seconds=timeout_seconds, connect_timeout_seconds=2, connections=10) as client:
-        yield adapter(ProviderHttp(client), url, lambda: datetime.now(UTC))
+    async with build_http(timeout_seconds=timeout_seconds, connect_timeout_seconds=2, connections=10) as client:
+        yield adapter(client, url, lambda: datetime.now(UTC))
 
 
 def closed_port() -> int:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from payflow.core.money import Money
 from payflow.gateway.contract import ProviderEvent, Query, Result, Trust, Verdict, WebhookRefused, WebhookRequest
-from payflow.gateway.http import ProviderHttp, build_client
+from payflow.gateway.http import ProviderHttp, build_http
 from payflow.providers.mpesa import Mpesa, MpesaCredentials
 from payflow.providers.paystack import Paystack, PaystackCredentials
 from payflow.providers.stripe import Stripe, StripeCredentials
@@ -45,13 +45,12 @@ class Server(uvicorn.Server):
 class Bench:
     """One simulator, an adapter of each provider, and every webhook that was sent."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient, settings: SimulatorSettings) -> None:
+    def __init__(self, url: str, client: httpx.AsyncClient, http: ProviderHttp, settings: SimulatorSettings) -> None:
         self.url = url
         self.client = client
         self.webhooks: list[tuple[str, WebhookRequest]] = []
         self.adapters = {
-            name: adapter(ProviderHttp(client), f"{url}/{name}", lambda: datetime.now(UTC))
-            for name, adapter in ADAPTERS.items()
+            name: adapter(http, f"{url}/{name}", lambda: datetime.now(UTC)) for name, adapter in ADAPTERS.items()
         }
         self.credentials: dict[str, Any] = {
             "paystack": PaystackCredentials(secret_key=SecretStr(settings.paystack_secret_key)),
@@ -148,8 +147,11 @@ async def running() -> AsyncIterator[Bench]:
     app = create_simulator(settings, transport=httpx.MockTransport(receive))
     server = Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="on"))
     task = asyncio.create_task(server.serve(sockets=[listener]))
-    async with build_client(timeout_seconds=0.5, connect_timeout_seconds=1, connections=20) as client:
-        bench = Bench(settings.base_url, client, settings)
+    async with (
+        build_http(timeout_seconds=0.5, connect_timeout_seconds=1, connections=20) as http,
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
+        bench = Bench(settings.base_url, client, http, settings)
         while not server.started:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         yield bench

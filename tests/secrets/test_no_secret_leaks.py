@@ -305,7 +305,7 @@ async def seen(urls: Urls, logs: io.StringIO) -> Seen:
         for number in range(2):
             await send_signed(house, number)
         messages = await raw_messages(house)
-        assert len(messages) == 2
+        assert len(messages) >= 2
         found.note("messages", *messages)
     found.note("logs", logs.getvalue())
     return found

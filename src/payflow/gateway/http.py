@@ -8,7 +8,7 @@ that would be believing "nothing was sent" of a charge that may exist, so failur
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import httpx
@@ -16,6 +16,8 @@ import orjson
 from httpx_aiohttp import AiohttpTransport
 
 MAX_ANSWER_BYTES = 1_048_576
+USER_AGENT = "PayFlow/0.1"
+DEFAULT_TIMEOUT = httpx.Timeout(30.0, connect=5.0, pool=5.0)
 
 Observe = Callable[[str, str, str, float], None]
 """(provider, operation, outcome, seconds): outcome is the status class ("2xx") or not_sent, unknown."""
@@ -53,11 +55,31 @@ class Answer:
 
 
 class ProviderHttp:
-    """Sends one request and gives the whole answer, or says which of the two silences it was. Never retries."""
+    """Sends one request and gives the whole answer, or says which of the two silences it was. Never retries.
 
-    def __init__(self, client: httpx.AsyncClient, observe: Observe | None = None) -> None:
-        self._client = client
+    It speaks to an httpx transport directly: what `AsyncClient` adds (cookies, redirects, authentication, hooks) is wanted
+    nowhere here, and costs as much again as the request itself (docs/performance.md).
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        timeout: httpx.Timeout = DEFAULT_TIMEOUT,
+        observe: Observe | None = None,
+    ) -> None:
+        self._transport = transport
+        self._timeout = timeout.as_dict()
         self._observe = observe or _ignore
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
 
     async def send(
         self,
@@ -72,27 +94,31 @@ class ProviderHttp:
         timeout_seconds: float | None = None,
     ) -> Answer:
         """NotSent or OutcomeUnknown when no answer came. Any status is an answer, also a redirect (never followed)."""
-        sent_headers = {"accept": "application/json", **(headers or {})}
+        sent_headers = {"accept": "application/json", "user-agent": USER_AGENT, **(headers or {})}
         content: bytes | None = None
         if json is not None:
             content = orjson.dumps(json)
             sent_headers["content-type"] = "application/json"
-        timeout = httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else httpx.Timeout(timeout_seconds)
+        timeout = self._timeout if timeout_seconds is None else httpx.Timeout(timeout_seconds).as_dict()
+        request = httpx.Request(
+            method, url, headers=sent_headers, content=content, data=form, extensions={"timeout": timeout}
+        )
         started = time.perf_counter()
         outcome = "unknown"
         try:
-            async with self._client.stream(
-                method, url, headers=sent_headers, content=content, data=form, timeout=timeout
-            ) as response:
+            response = await self._transport.handle_async_request(request)
+            try:
                 body = await _read(response)
-                outcome = f"{response.status_code // 100}xx"
-                return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
+            finally:
+                await response.aclose()
+            outcome = f"{response.status_code // 100}xx"
+            return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
         except httpx.HTTPError as error:
             if _never_connected(error):
                 outcome = "not_sent"
                 raise NotSent(type(error).__name__) from error
             raise OutcomeUnknown(type(error).__name__) from error
-        except (httpx.StreamError, aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (httpx.StreamError, httpx.InvalidURL, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise OutcomeUnknown(type(error).__name__) from error
         finally:
             self._observe(provider, operation, outcome, time.perf_counter() - started)
@@ -122,7 +148,9 @@ def _ignore(provider: str, operation: str, outcome: str, seconds: float) -> None
     return None
 
 
-def build_client(*, timeout_seconds: float, connect_timeout_seconds: float, connections: int) -> httpx.AsyncClient:
+def build_http(
+    *, timeout_seconds: float, connect_timeout_seconds: float, connections: int, observe: Observe | None = None
+) -> ProviderHttp:
     """One client for the process: no redirects, no proxy variables, no cookies."""
 
     def session() -> aiohttp.ClientSession:
@@ -134,10 +162,8 @@ def build_client(*, timeout_seconds: float, connect_timeout_seconds: float, conn
         )
 
     tls = httpx.create_ssl_context(trust_env=False)
-    return httpx.AsyncClient(
-        transport=AiohttpTransport(client=session, trust_env=False),
+    return ProviderHttp(
+        AiohttpTransport(client=session, trust_env=False),
         timeout=httpx.Timeout(timeout_seconds, connect=connect_timeout_seconds, pool=connect_timeout_seconds),
-        follow_redirects=False,
-        trust_env=False,
-        headers={"user-agent": "PayFlow/0.1"},
+        observe=observe,
     )
