@@ -24,7 +24,7 @@ demo: $(RUN) ## play one payment from start to end and show it
 # A part of the suite (ARGS="-k webhooks") is not held to the coverage of the whole.
 test: lint ## check style and types, then run all tests against real servers
 	$(BIN)/python -m tests.services.ensure -- \
-		$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov --cov-branch --cov-report=term --cov-fail-under=90)
+		$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadfile --cov --cov-branch --cov-report=term --cov-fail-under=90)
 
 bench: $(DEV) ## measure the hot paths
 	$(BIN)/python -m bench $(ARGS)
