@@ -18,6 +18,7 @@ from tests.house import Urls
 from tests.services import create_database, delete_keys, drop_database, unique_prefix
 
 SECONDS = 60.0
+NOT_INHERITED = ("DATABASE_URL", "REDIS_URL", "AMQP_URL", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass
@@ -75,8 +76,14 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(base, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all the commands of a run share their bytecode: compiling takes longer than the rest of a start."""
+    return tmp_path_factory.mktemp("bytecode")
+
+
 @pytest.fixture
-async def start(folder: Path) -> AsyncIterator[Start]:
+async def start(folder: Path, compiled: Path) -> AsyncIterator[Start]:
     """Start `payflow …` in a folder without .env; what still runs at the end of the test is ended."""
     started: list[Process] = []
 
@@ -84,7 +91,7 @@ async def start(folder: Path) -> AsyncIterator[Start]:
         clean = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("PAYFLOW_") and name not in ("DATABASE_URL", "REDIS_URL", "AMQP_URL")
+            if not name.startswith("PAYFLOW_") and name not in NOT_INHERITED
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -92,7 +99,13 @@ async def start(folder: Path) -> AsyncIterator[Start]:
             "payflow.cli",
             *arguments,
             cwd=folder,
-            env={**clean, "PAYFLOW_DATA_DIR": str(folder / "data"), "PYTHONUNBUFFERED": "1", **environment},
+            env={
+                **clean,
+                "PAYFLOW_DATA_DIR": str(folder / "data"),
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONPYCACHEPREFIX": str(compiled),
+                **environment,
+            },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

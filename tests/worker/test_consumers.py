@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from payflow.core.clock import utc_now
 from payflow.infra.queue.port import WEBHOOKS, Delivery, Message, QueueAway
+from payflow.infra.queue.spool import SpoolConsumer
 from payflow.webhooks.processing import Disposition, Ending
 from tests.house import Urls, eventually, running_house
 from tests.webhooks.desk import (
@@ -255,6 +258,26 @@ async def test_start_and_stop_leave_nothing_running(urls: Urls) -> None:
 def _left_over(before: set[str]) -> set[str]:
     """Tasks of ours that were not there before; those of the test runner have no names of their own."""
     return {name for name in {task.get_name() for task in asyncio.all_tasks()} - before if not name.startswith("Task-")}
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_spool_consumer_that_is_told_to_stop_as_a_message_comes_stops(turns: int) -> None:
+    """A few turns of the event loop lie between the wake-up and the one who waits for it; in each it must hear."""
+
+    async def nothing(*_: object) -> list[Any]:
+        return []
+
+    consumer = SpoolConsumer(nothing, WEBHOOKS, 10, 60.0, 60.0, 20)
+    waiting = asyncio.create_task(consumer.batch(1))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    consumer.woken.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    done, _ = await asyncio.wait([waiting], timeout=5)
+    assert done == {waiting}
+    assert waiting.cancelled()
 
 
 async def test_a_worker_of_the_spool_alone_needs_no_broker(urls: Urls) -> None:

@@ -222,8 +222,10 @@ class SpoolConsumer:
                 if room > 0 or self._claiming is not None:
                     await self._claim(room)
                 if not self._local:
+                    # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the waking.
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self.woken.wait(), self._poll_seconds)
+                        async with asyncio.timeout(self._poll_seconds):
+                            await self.woken.wait()
             return [self._local.popleft() for _ in range(min(limit, len(self._local)))]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
