@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
@@ -6,6 +7,8 @@ from payflow.core.ids import uuid7
 from payflow.transactions.client_tokens import ClientTokens
 
 TOKENS, NOW = ClientTokens(b"k" * 32, 60), datetime(2026, 11, 21, tzinfo=UTC)
+# One for all: the names of the cases below must be the same in every process of a run.
+SOME = UUID("0199b2f4-8c1e-7d3a-9f00-5b1c2d3e4f50")
 
 
 def test_a_token_names_its_transaction() -> None:
@@ -25,9 +28,9 @@ def test_a_token_names_its_transaction() -> None:
         "pf_client_!!!!",
         "pf_client_AAAA",
         "pf_client_a",
-        TOKENS.mint(uuid7())[:-4] + "AAAA",
-        TOKENS.mint(uuid7()).removeprefix("pf_client_"),
-        ClientTokens(b"o" * 32).mint(uuid7()),
+        TOKENS.mint(SOME)[:-4] + "AAAA",
+        TOKENS.mint(SOME).removeprefix("pf_client_"),
+        ClientTokens(b"o" * 32).mint(SOME),
     ],
 )
 def test_a_token_that_we_did_not_mint_names_nothing(token: str) -> None:
