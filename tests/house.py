@@ -233,7 +233,9 @@ async def eventually(
     while True:
         found = condition()
         if asyncio.iscoroutine(found):
-            found = await found
+            # A question that never ends fails here, and the traceback of its cancellation says where it hung.
+            async with asyncio.timeout_at(deadline + 30):
+                found = await found
         if found:
             return
         if asyncio.get_running_loop().time() > deadline:
