@@ -13,6 +13,8 @@ from typing import Any
 
 import structlog
 
+from payflow.core.cards import CARD_SHAPE, passes_luhn
+
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 
 REDACTED = "[redacted]"
@@ -23,18 +25,15 @@ _SECRET_SHAPE = re.compile(
     r"(?i)\b(?:sk|rk|pk)_(?:test|live)_\w+|\bwhsec_\w+|\bpf_(?:key|client)_[\w-]+|\b(?:bearer|basic)\s+[\w.+/=~-]{8,}"
     r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|\b[0-9a-f]{64}\b|\bticket=[\w-]+"
 )
-_CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
 
 
 def redact_text(text: str) -> str:
     """The text with keys, tokens and card numbers blanked. 13 to 19 digits count as a card only if Luhn agrees."""
-    return _CARD.sub(_blank_card, _SECRET_SHAPE.sub(REDACTED, text))
+    return CARD_SHAPE.sub(_blank_card, _SECRET_SHAPE.sub(REDACTED, text))
 
 
 def _blank_card(match: re.Match[str]) -> str:
-    digits = [int(character) for character in match.group() if character.isdigit()]
-    total = sum(digits[-1::-2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
-    return match.group() if total % 10 else REDACTED
+    return REDACTED if passes_luhn(match.group()) else match.group()
 
 
 def redact(value: Any, name: str = "") -> Any:

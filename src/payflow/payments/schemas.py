@@ -11,6 +11,7 @@ import orjson
 import phonenumbers
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, EmailStr, Field, StringConstraints, WithJsonSchema
 
+from payflow.core.cards import holds_card_number
 from payflow.core.money import MoneyError, exponent
 from payflow.transactions.examples import STARTED
 from payflow.transactions.views import TransactionView
@@ -68,10 +69,18 @@ def _return_url(value: str) -> str:
     return value
 
 
+def _no_card(value: Any) -> Any:
+    """Card numbers are nobody's to keep here, and what is kept is given back: better refused than stored."""
+    if holds_card_number(value):
+        raise ValueError("This holds what looks like a card number; never send one here.")
+    return value
+
+
 def _metadata(value: Mapping[str, Any]) -> Any:
     if len(value) > MAX_METADATA_KEYS:
         raise ValueError(f"At most {MAX_METADATA_KEYS} keys.")
     stored = _storable(value, depth=0)
+    _no_card(stored)
     if len(orjson.dumps(stored)) > MAX_METADATA_BYTES:
         raise ValueError(f"At most {MAX_METADATA_BYTES} bytes of JSON.")
     return stored
@@ -119,7 +128,7 @@ Currency = Annotated[
     AfterValidator(_currency),
     Field(description="ISO 4217.", examples=["NGN"]),
 ]
-Text = Annotated[str, StringConstraints(pattern=TRIMMED_TEXT, min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(pattern=TRIMMED_TEXT, min_length=1, max_length=200), AfterValidator(_no_card)]
 
 
 class CustomerIn(RequestModel):
@@ -160,7 +169,9 @@ class InitializePayment(RequestModel):
     method: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")] | None = Field(default=None, examples=["card"])
     description: Text | None = Field(default=None, examples=["Order 1234"])
     metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] = Field(
-        default_factory=dict, description="Yours; given back as it is. At most 50 keys and 8 KiB.", max_length=50
+        default_factory=dict,
+        description="Yours; given back as it is. At most 50 keys and 8 KiB, and no card numbers.",
+        max_length=50,
     )
     return_url: (
         Annotated[str, StringConstraints(max_length=2_000, pattern=PLAIN_TEXT), AfterValidator(_return_url)] | None
@@ -169,9 +180,10 @@ class InitializePayment(RequestModel):
         description="Where the customer's browser goes after a hosted page.",
         examples=["https://shop.example/return"],
     )
-    customer_id: Annotated[str, StringConstraints(pattern=TRIMMED_TEXT, min_length=1, max_length=128)] | None = Field(
-        default=None, description="Your own id of the customer; you can list by it.", examples=["customer-7"]
-    )
+    customer_id: (
+        Annotated[str, StringConstraints(pattern=TRIMMED_TEXT, min_length=1, max_length=128), AfterValidator(_no_card)]
+        | None
+    ) = Field(default=None, description="Your own id of the customer; you can list by it.", examples=["customer-7"])
 
 
 class InitializedPayment(TransactionView):
