@@ -287,6 +287,7 @@ class EndToEndJob:
     token: str
     payments: tuple[Payment, ...]
     rate: float
+    warm_up: int  # so many of the payments come first, at the same rate, and are not measured
 
 
 @dataclass
@@ -337,15 +338,22 @@ async def _end_to_end(job: EndToEndJob) -> EndToEndResult:
             raise LoadFailed(f"a webhook was answered {status}: {body[:300]!r}")
         idle.append(connection)
 
+    async def post_all(places: range) -> None:
+        due = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for place in places:
+                due += random.expovariate(job.rate)
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                group.create_task(post(place))
+
+    # A worker that has just begun opens its connections with its first events.
+    await post_all(range(job.warm_up))
+    await asyncio.sleep(0.5)
+    answers.clear()
     calibration = calibrate()
     own = time.process_time()
     before = job.meter.read()
-    due = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for place in range(len(requests)):
-            due += random.expovariate(job.rate)
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            group.create_task(post(place))
+    await post_all(range(job.warm_up, len(requests)))
     try:
         async with asyncio.timeout(10):
             await Client.reached.wait()
@@ -355,15 +363,13 @@ async def _end_to_end(job: EndToEndJob) -> EndToEndResult:
     own = time.process_time() - own
     if Client.failed is not None:
         raise Client.failed
-    frames = [
-        (watcher.arrived_at - sent) * 1000
+    arrived = [
+        (watcher.arrived_at - sent) * 1000 if watcher.arrived_at else None
         for watcher, sent in zip(watchers, sent_at, strict=True)
-        if watcher.arrived_at
     ]
     await _close([*watchers, *idle])
-    return EndToEndResult(
-        used(before, after, load_seconds=own), answers, frames, len(watchers) - len(frames), calibration
-    )
+    frames = [milliseconds for milliseconds in arrived[job.warm_up :] if milliseconds is not None]
+    return EndToEndResult(used(before, after, load_seconds=own), answers, frames, arrived.count(None), calibration)
 
 
 @dataclass(frozen=True)

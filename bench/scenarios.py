@@ -252,14 +252,16 @@ class Bench:
     async def end_to_end(self, _: int) -> None:
         """Webhook posted → frame at the socket, with the worker as it is shipped."""
         for rate, count in self._plan.rates:
-            await self._more_payments(count)
+            warm_up = count // 5
+            await self._more_payments(warm_up + count)
             await self._stack.start_worker(50)
             job = load.EndToEndJob(
                 self._stack.api_port,
                 self._stack.meter(),
                 self._stack.merchant.access_token,
-                tuple(self._stack.take_payments(count)),
+                tuple(self._stack.take_payments(warm_up + count)),
                 rate,
+                warm_up,
             )
             result = await self._run(partial(load.end_to_end, job))
             row = f"webhook → socket, {rate:.0f} a second"

@@ -1,7 +1,8 @@
 """From a queue to the service method, and the message's end: acknowledged, delayed on the ladder, or a dead letter.
 
 One loop per queue. Up to `batch` messages are worked on together; they are acknowledged only after the commit and after
-their events were published, so a worker that dies at any point leaves them to the next.
+their events were published, so a worker that dies at any point leaves them to the next. One batch follows the other, which
+under load makes them large and cheap; only one that is slow goes on beside the next.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ from payflow.webhooks.processing import Disposition, Ending, WebhookProcessor
 log = get_logger(__name__)
 
 AWAY_PAUSE_SECONDS = 1.0
+BATCHES_AT_ONCE = 4
+PATIENCE_SECONDS = 0.05
 
 
 class WebhookConsumer:
@@ -29,13 +32,32 @@ class WebhookConsumer:
         while True:
             try:
                 async with self._queue.consume(WEBHOOKS, prefetch=self._prefetch) as consumer:
-                    while True:
-                        await self._work(consumer, await consumer.batch(self._batch))
+                    await self._consume(consumer)
             except (QueueAway, DatabaseAway) as error:
                 log.warning("worker.queue_away", queue=self._queue.name, error=str(error))
             except Exception:
                 log.exception("worker.loop_failed", queue=self._queue.name)
             await asyncio.sleep(AWAY_PAUSE_SECONDS)
+
+    async def _consume(self, consumer: Consumer) -> None:
+        """Work on batch after batch. One that takes long, because a provider is asked, is left behind with its own messages
+        while the next begins, so that a slow provider delays no other's payments."""
+        working: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                deliveries = await consumer.batch(self._batch)
+                task = asyncio.create_task(self._work(consumer, deliveries), name="batch of webhooks")
+                working.add(task)
+                full = len(working) >= BATCHES_AT_ONCE
+                done, working = await asyncio.wait(
+                    working, timeout=None if full else PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                for ended in done:
+                    ended.result()
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
 
     async def _process(self, messages: Sequence[Message]) -> list[Disposition]:
         """A batch that meets no database is kept in hand: giving it back would only bring it again at once, until it has

@@ -25,7 +25,7 @@ from tests.webhooks.desk import (
     story,
     until_dead,
 )
-from worker.consumers import WebhookConsumer
+from worker.consumers import BATCHES_AT_ONCE, PATIENCE_SECONDS, WebhookConsumer
 
 BY_HAND: dict[str, Any] = {"simulator": {"automatic_customer": False}, "timer_interval_seconds": 3_600.0}
 
@@ -291,3 +291,66 @@ async def test_a_worker_of_the_spool_alone_needs_no_broker(urls: Urls) -> None:
         body = encoded(charge_success(attempt_of(payment)["reference"]))
         await publish(house, "paystack", body)
         await house.until(ada, payment["id"], "completed")
+
+
+class SlowDesk(Desk):
+    """Messages that say "slow" wait until the test lets them go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+        self.working = 0
+        self.most = 0
+
+    async def process(self, messages: Sequence[Message]) -> list[Disposition]:
+        self.working += 1
+        self.most = max(self.most, self.working)
+        try:
+            if any(message.body == b"slow" for message in messages):
+                await self.go_on.wait()
+            return await super().process(messages)
+        finally:
+            self.working -= 1
+
+
+async def test_a_slow_batch_delays_no_other() -> None:
+    """A provider that takes seconds to be asked back must not hold up another provider's payments."""
+    slow, quick = message("slow"), message("quick")
+    tray, desk = Tray(slow, quick), SlowDesk()
+    async with consuming(tray, desk, batch=1):
+        await eventually(lambda: tray.acked)
+        assert tray.acked == [quick]
+        assert tray.held == [slow]
+        desk.go_on.set()
+        await eventually(lambda: len(tray.acked) == 2)
+
+
+async def test_only_a_few_batches_are_worked_on_at_once() -> None:
+    tray, desk = Tray(*(message("slow") for _ in range(12))), SlowDesk()
+    async with consuming(tray, desk, batch=1):
+        await eventually(lambda: desk.working == BATCHES_AT_ONCE)
+        await asyncio.sleep(4 * PATIENCE_SECONDS)
+        assert len(tray.held) == BATCHES_AT_ONCE
+        desk.go_on.set()
+        await eventually(lambda: len(tray.acked) == 12)
+    assert desk.most == BATCHES_AT_ONCE
+
+
+async def test_a_queue_that_goes_away_under_one_batch_gives_the_others_back_as_well() -> None:
+    slow, later = message("slow"), message("later")
+    tray, desk = Tray(slow, later, refuse={"retry": 1}), SlowDesk()
+    desk._answers = {"later": Disposition(Ending.RETRY, "not yet", 7.0)}
+    async with consuming(tray, desk, batch=1):
+        await eventually(lambda: tray.consumers == 2)
+        desk.go_on.set()
+        await eventually(lambda: tray.acked and tray.retried)
+    assert tray.acked == [slow]
+    assert tray.retried == [(later, 7.0, "not yet")]
+
+
+async def test_a_worker_that_stops_leaves_no_batch_working() -> None:
+    tray, desk = Tray(message("slow"), message("slow")), SlowDesk()
+    async with consuming(tray, desk, batch=1):
+        await eventually(lambda: desk.working == 2)
+    assert desk.working == 0
+    assert len(tray.ready) == 2

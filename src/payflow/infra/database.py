@@ -82,7 +82,11 @@ class Database:
             hide_parameters=True,
             json_serializer=lambda value: orjson.dumps(value).decode(),
             json_deserializer=orjson.loads,
-            connect_args={"timeout": 5, "command_timeout": 30, "server_settings": {"timezone": "UTC", "jit": "off", "plan_cache_mode": "force_generic_plan"}},
+            connect_args={
+                "timeout": 5,
+                "command_timeout": 30,
+                "server_settings": {"timezone": "UTC", "jit": "off", "plan_cache_mode": "force_generic_plan"},
+            },
         )
 
         # A new connection's failures come in the dialect's own wrapping, which no other class of SQLAlchemy covers.

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from payflow.core.clock import Clock
-from payflow.core.money import Money, MoneyError
+from payflow.core.money import MoneyError
 from payflow.gateway.contract import (
     ActionType,
     CollectOrder,
@@ -42,6 +42,19 @@ from payflow.gateway.contract import (
     WebhookRequest,
 )
 from payflow.gateway.http import Answer, NotSent, OutcomeUnknown, ProviderHttp, Unreadable
+from payflow.gateway.reading import (
+    DECLINED,
+    INVALID,
+    NO_ACCESS,
+    SETUP,
+    TOO_MANY,
+    UNREACHABLE,
+    major_units,
+    object_or_nothing,
+    silence,
+    told,
+    word,
+)
 
 EXPONENTS = {"KES": 0}
 MAX_SHILLINGS = 250_000
@@ -73,15 +86,9 @@ DECLARATION = Declaration(
 
 TOKEN_ERRORS = {"404.001.03", "401.002.01", "401.003.01", "400.003.01"}
 
-INVALID = Failure("invalid_request", "The payment provider does not accept this payment's details.")
 BAD_PHONE = Failure("invalid_phone", "This phone number cannot pay with M-Pesa.")
-SETUP = Failure("configuration_error", "The payment provider is not set up correctly.")
-NO_ACCESS = Failure("authentication_failed", "The payment provider does not accept our credentials.")
-TOO_MANY = Failure("rate_limited", "The payment provider is busy. Please try again shortly.")
 BUSY = Failure("provider_busy", "The payment provider is busy. Please try again shortly.")
 OTHER_PROMPT = Failure("subscriber_busy", "Another M-Pesa request is open on this phone. Please try again in a minute.")
-UNREACHABLE = Failure("provider_unreachable", "The payment provider cannot be reached.")
-DECLINED = Failure("declined", "The payment was declined.")
 LIMIT = Failure("limit_exceeded", "The payment exceeds an M-Pesa limit.")
 TIMED_OUT = Failure("expired", "The request on the phone was not answered in time.")
 NOT_SHOWN = Failure("provider_error", "The request could not be shown on the phone.")
@@ -199,10 +206,8 @@ class Mpesa:
             )
         except _NoToken as refusal:
             return Result(refusal.verdict, raw_status=refusal.status, failure=refusal.failure)
-        except NotSent as silence:
-            return Result(Verdict.NOT_SENT, raw_status=str(silence), failure=UNREACHABLE)
-        except (OutcomeUnknown, Unreadable) as silence:
-            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return silence(error)
 
     async def fetch(self, query: Query, credentials: MpesaCredentials) -> Result:
         """Without a CheckoutRequestID there is nothing to ask with: unknown. So is a query that failed in any way."""
@@ -212,8 +217,8 @@ class Mpesa:
         try:
             body = self._merchant(credentials) | {"CheckoutRequestID": checkout_id}
             return _answered(await self._send("fetch", "/mpesa/stkpushquery/v1/query", credentials, body), checkout_id)
-        except (_NoToken, NotSent, OutcomeUnknown, Unreadable) as silence:
-            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+        except (_NoToken, NotSent, OutcomeUnknown, Unreadable) as error:
+            return Result(Verdict.UNKNOWN, raw_status=str(error))
 
     def verify_webhook(self, request: WebhookRequest, credentials: Sequence[MpesaCredentials]) -> None:
         """Daraja signs nothing. The attempt's token in the path was checked before, and the query decides."""
@@ -257,9 +262,9 @@ class Mpesa:
             if answer.status != 200:
                 raise _NoToken(_token_failure(answer), f"token {answer.status} {_error(answer)[0]}".strip())
             body = answer.json_object()
-        except (OutcomeUnknown, Unreadable) as silence:
-            raise _NoToken(UNREACHABLE, f"token {silence}") from silence
-        value, seconds = _word(body.get("access_token")), str(body.get("expires_in"))
+        except (OutcomeUnknown, Unreadable) as error:
+            raise _NoToken(UNREACHABLE, f"token {error}") from error
+        value, seconds = word(body.get("access_token")), str(body.get("expires_in"))
         if not value:
             raise _NoToken(UNREACHABLE, "token 200 without access_token")
         life = int(seconds) if re.fullmatch(r"[0-9]{1,6}", seconds) else 0
@@ -286,7 +291,7 @@ class Mpesa:
 
     def _accepted(self, answer: Answer, order: CollectOrder) -> Result:
         """The answer to an order."""
-        body = _object(answer)
+        body = object_or_nothing(answer)
         ids = _ids(body)
         if answer.status != 200 or _code(body.get("ResponseCode")) != "0" or len(ids) != 2:
             return _refused(answer)
@@ -309,16 +314,16 @@ def _refused(answer: Answer) -> Result:
     code, message = _error(answer)
     raw_status = f"{answer.status} {code}".strip()
     if answer.status == 429:
-        return Result(Verdict.REFUSED, raw_status=raw_status, failure=_failure(TOO_MANY, code))
+        return Result(Verdict.REFUSED, raw_status=raw_status, failure=told(TOO_MANY, code))
     for known, words, failure in REFUSALS:
         if code == known and words in message.lower():
-            return Result(Verdict.REFUSED, raw_status=raw_status, failure=_failure(failure, code))
+            return Result(Verdict.REFUSED, raw_status=raw_status, failure=told(failure, code))
     return Result(Verdict.UNKNOWN, raw_status=raw_status)
 
 
 def _answered(answer: Answer, checkout_id: str) -> Result:
     """The answer to a question. Only ResponseCode 0 with a listed ResultCode, about the prompt we asked for, decides."""
-    body = _object(answer)
+    body = object_or_nothing(answer)
     if answer.status == 200 and _code(body.get("ResponseCode")) == "0" and body.get("CheckoutRequestID") == checkout_id:
         return _result(body, bound=True)
     code, message = _error(answer)
@@ -330,19 +335,15 @@ def _result(body: Mapping[str, Any], *, bound: bool, unlisted: Verdict = Verdict
     """A result code from a query, or from a callback, where any other non-zero code is final too."""
     code = _code(body.get("ResultCode"))
     verdict, failure = RESULTS.get(code, (unlisted if code else Verdict.UNKNOWN, DECLINED))
-    told = failure is not None and verdict is not Verdict.UNKNOWN
+    known = failure is not None and verdict is not Verdict.UNKNOWN
     return Result(
         verdict,
         raw_status=code,
         provider_references=_ids(body),
         amount_bound=bound and verdict is Verdict.COMPLETED,
-        failure=_failure(failure, code) if told and failure else None,
+        failure=told(failure, code) if known and failure else None,
         expirable=verdict in (Verdict.DECLINED, Verdict.CANCELLED, Verdict.EXPIRED),
     )
-
-
-def _failure(failure: Failure, code: str) -> Failure:
-    return Failure(failure.code, failure.message, code or None)
 
 
 def _event(callback: Any) -> ProviderEvent:
@@ -369,8 +370,8 @@ def _paid(result: Result, callback: Mapping[str, Any]) -> Result:
         result.verdict,
         raw_status=result.raw_status,
         provider_references=result.provider_references,
-        receipt=_word(values.get("MpesaReceiptNumber")) or None,
-        paid=_money(values.get("Amount")),
+        receipt=word(values.get("MpesaReceiptNumber")) or None,
+        paid=major_units(values.get("Amount"), "KES"),
     )
 
 
@@ -381,41 +382,23 @@ def _token_failure(answer: Answer) -> Failure:
     return TOO_MANY if answer.status == 429 else UNREACHABLE
 
 
-def _object(answer: Answer) -> dict[str, Any]:
-    """The body, or nothing where it is empty or HTML: then the status has to do."""
-    try:
-        return answer.json_object()
-    except Unreadable:
-        return {}
-
-
 def _error(answer: Answer) -> tuple[str, str]:
     """Code and message of an error, in Daraja's envelope or its gateway's."""
-    body = _object(answer)
+    body = object_or_nothing(answer)
     fault = body.get("fault")
     if isinstance(fault, dict):
         detail = fault.get("detail")
-        return _word(detail.get("errorcode") if isinstance(detail, dict) else None), _word(fault.get("faultstring"))
-    return _word(body.get("errorCode")), _word(body.get("errorMessage"))
+        return word(detail.get("errorcode") if isinstance(detail, dict) else None), word(fault.get("faultstring"))
+    return word(body.get("errorCode")), word(body.get("errorMessage"))
 
 
 def _ids(body: Mapping[str, Any]) -> tuple[str, ...]:
-    found = (_word(body.get("CheckoutRequestID")), _word(body.get("MerchantRequestID")))
-    return tuple(word for word in found if word)
+    found = (word(body.get("CheckoutRequestID")), word(body.get("MerchantRequestID")))
+    return tuple(text for text in found if text)
 
 
 def _code(value: Any) -> str:
-    return str(value) if type(value) is int else _word(value)
-
-
-def _money(amount: Any) -> Money:
-    """Shillings as 5, 5.00 or "5.00"."""
-    if type(amount) not in (int, Decimal, str):
-        raise Unreadable("no amount")
-    try:
-        return Money.parse(amount, "KES")
-    except MoneyError as error:
-        raise Unreadable(str(error)) from None
+    return str(value) if type(value) is int else word(value)
 
 
 def _msisdn(phone: str | None) -> str | None:
@@ -429,10 +412,5 @@ def _fingerprint(credentials: MpesaCredentials) -> str:
     return hashlib.sha256("\0".join(pair).encode()).hexdigest()
 
 
-def _word(value: Any, limit: int = 200) -> str:
-    """Foreign text, if it is fit to be stored."""
-    return value if isinstance(value, str) and value.isprintable() and len(value) <= limit else ""
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")

@@ -20,7 +20,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 
 from payflow.core.clock import Clock
-from payflow.core.money import MAX_MINOR, Money, MoneyError
+from payflow.core.money import Money
 from payflow.gateway.contract import (
     ActionType,
     CollectOrder,
@@ -38,6 +38,18 @@ from payflow.gateway.contract import (
     WebhookRequest,
 )
 from payflow.gateway.http import Answer, NotSent, OutcomeUnknown, ProviderHttp, Unreadable
+from payflow.gateway.reading import (
+    DECLINED,
+    INVALID,
+    NO_ACCESS,
+    TOO_MANY,
+    minor_units,
+    number,
+    silence,
+    told,
+    web_address,
+    word,
+)
 from payflow.gateway.signing import verify_hmac_hex
 
 EXPONENTS = {"XOF": 2}
@@ -69,11 +81,6 @@ STATUSES = {
 }
 
 WRONG_CURRENCY = Failure("unsupported_currency", "This account cannot take this currency.")
-INVALID = Failure("invalid_request", "The payment provider does not accept this payment's details.")
-NO_ACCESS = Failure("authentication_failed", "The payment provider does not accept our credentials.")
-TOO_MANY = Failure("rate_limited", "The payment provider is busy. Please try again shortly.")
-UNREACHABLE = Failure("provider_unreachable", "The payment provider cannot be reached.")
-DECLINED = Failure("declined", "The payment was declined.")
 
 # By HTTP status and the answer's code, or where it has none its message. Nothing was opened.
 REFUSALS = {
@@ -143,18 +150,16 @@ class Paystack:
         try:
             body = _order_body(order)
             return _accepted(await self._send("collect", "POST", "/transaction/initialize", credentials, body))
-        except NotSent as silence:
-            return Result(Verdict.NOT_SENT, raw_status=str(silence), failure=UNREACHABLE)
-        except (OutcomeUnknown, Unreadable) as silence:
-            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return silence(error)
 
     async def fetch(self, query: Query, credentials: PaystackCredentials) -> Result:
         """A query that was not sent, or was refused, says nothing of the payment: it is unknown as well."""
         try:
             path = f"/transaction/verify/{quote(query.reference, safe='')}"
             return _verified(await self._send("fetch", "GET", path, credentials))
-        except (NotSent, OutcomeUnknown, Unreadable) as silence:
-            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return Result(Verdict.UNKNOWN, raw_status=str(error))
 
     def verify_webhook(self, request: WebhookRequest, credentials: Sequence[PaystackCredentials]) -> None:
         keys = [item.secret_key.get_secret_value() for item in credentials]
@@ -206,8 +211,8 @@ def _accepted(answer: Answer) -> Result:
     data = body.get("data")
     if answer.status != 200 or body.get("status") is not True or not isinstance(data, dict):
         return _refused(answer.status, body)
-    url = _word(data.get("authorization_url"), 2_000)
-    if not url.startswith(("https://", "http://")):
+    url = web_address(data.get("authorization_url"))
+    if not url:
         return Result(Verdict.UNKNOWN, raw_status="no authorization_url")
     return Result(
         Verdict.REQUIRES_ACTION,
@@ -223,7 +228,7 @@ def _refused(status: int, body: Mapping[str, Any]) -> Result:
     failure = REFUSALS.get((status, code)) or REFUSALS.get((status, _folded(message)))
     if failure is None or "duplicate" in message.lower():
         return Result(Verdict.UNKNOWN, raw_status=f"{status} {code or message}".strip())
-    return Result(Verdict.REFUSED, raw_status=f"{status} {code or message}", failure=_failure(failure, code or message))
+    return Result(Verdict.REFUSED, raw_status=f"{status} {code or message}", failure=told(failure, code or message))
 
 
 def _verified(answer: Answer) -> Result:
@@ -241,13 +246,13 @@ def _result(data: Mapping[str, Any]) -> Result:
     """A transaction object, from verify or from an event. Unreadable where money has no amount."""
     status, currency = _word(data.get("status")), data.get("currency")
     verdict = STATUSES.get(status, Verdict.UNKNOWN)
-    number, moved = _number(data.get("id")), verdict in (Verdict.COMPLETED, Verdict.REVERSED)
+    identity, moved = number(data.get("id")), verdict in (Verdict.COMPLETED, Verdict.REVERSED)
     requested, fees = data.get("requested_amount"), data.get("fees")
     return Result(
         verdict,
         raw_status=status,
         reference=_word(data.get("reference")) or None,
-        provider_references=(str(number),) if number is not None else (),
+        provider_references=(str(identity),) if identity is not None else (),
         receipt=_word(data.get("receipt_number")) or None,
         requested=_money(requested, currency) if requested is not None else None,
         paid=_money(data.get("amount"), currency) if moved else None,
@@ -259,12 +264,8 @@ def _result(data: Mapping[str, Any]) -> Result:
 
 
 def _decline(data: Mapping[str, Any]) -> Failure:
-    word = _word(data.get("gateway_response")) or _word(data.get("message"))
-    return _failure(DECLINES.get(_folded(word), DECLINED), word)
-
-
-def _failure(failure: Failure, word: str) -> Failure:
-    return Failure(failure.code, failure.message, word or None)
+    reason = _word(data.get("gateway_response")) or _word(data.get("message"))
+    return told(DECLINES.get(_folded(reason), DECLINED), reason)
 
 
 def _event(name: Any, data: Any) -> ProviderEvent:
@@ -277,39 +278,26 @@ def _event(name: Any, data: Any) -> ProviderEvent:
     inner = fields.get("transaction")
     nested = inner.get("reference") if isinstance(inner, dict) else None
     found = (fields.get("transaction_reference"), nested, fields.get("reference"))
-    number = _number(fields.get("id"))
+    identity = number(fields.get("id"))
     return ProviderEvent(
         type=name,
         trust=Trust.SIGNED,
         operation=OPERATIONS.get(name.partition(".")[0], Operation.COLLECT),
-        dedupe_key=f"{name}:{number}" if name in SINGLE_EVENTS and number is not None else None,
-        references=tuple(dict.fromkeys(word for word in map(_word, found) if word)),
-        provider_references=(str(number),) if name in MOVING_EVENTS and number is not None else (),
+        dedupe_key=f"{name}:{identity}" if name in SINGLE_EVENTS and identity is not None else None,
+        references=tuple(dict.fromkeys(text for text in map(_word, found) if text)),
+        provider_references=(str(identity),) if name in MOVING_EVENTS and identity is not None else (),
         result=_result(fields) if name in MOVING_EVENTS else None,
     )
 
 
 def _money(minor: Any, currency: Any) -> Money:
-    value = _number(minor)
-    if value is None or value > MAX_MINOR or not isinstance(currency, str):
-        raise Unreadable("an amount that is not whole minor units of a currency")
-    try:
-        return Money.from_provider(value, currency.upper(), EXPONENTS)
-    except MoneyError as error:
-        raise Unreadable(str(error)) from None
-
-
-def _number(value: Any) -> int | None:
     """Paystack writes the same number as 10000 or as "10000"."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        value = int(value)
-    return value if type(value) is int and value >= 0 else None
+    return minor_units(number(minor), currency, EXPONENTS)
 
 
-def _word(value: Any, limit: int = 200) -> str:
-    """Foreign text, if it is fit to be stored: a message may repeat the key it refuses."""
-    text = value if isinstance(value, str) and value.isprintable() and len(value) <= limit else ""
-    return SECRET_KEY.sub("sk_***", text)
+def _word(value: Any) -> str:
+    """A message may repeat the key it refuses."""
+    return SECRET_KEY.sub("sk_***", word(value))
 
 
 def _folded(message: str) -> str:

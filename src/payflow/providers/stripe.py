@@ -21,7 +21,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from payflow.core.clock import Clock
-from payflow.core.money import MAX_MINOR, Money, MoneyError, exponent
+from payflow.core.money import MoneyError, exponent
 from payflow.gateway.contract import (
     ActionType,
     CollectOrder,
@@ -39,6 +39,7 @@ from payflow.gateway.contract import (
     WebhookRequest,
 )
 from payflow.gateway.http import Answer, NotSent, OutcomeUnknown, ProviderHttp, Unreadable
+from payflow.gateway.reading import INVALID, NO_ACCESS, SETUP, TOO_MANY, minor_units, silence, told, web_address, word
 from payflow.gateway.signing import verify_timestamped
 
 API_VERSION = "2025-09-30.clover"
@@ -92,11 +93,6 @@ INTENT_STATUSES = {
 }
 RAN_OUT = {"automatic", "expired"}  # reasons of a canceled PaymentIntent that nobody cancelled
 
-INVALID = Failure("invalid_request", "The payment provider does not accept this payment's details.")
-SETUP = Failure("configuration_error", "The payment provider is not set up correctly.")
-NO_ACCESS = Failure("authentication_failed", "The payment provider does not accept our credentials.")
-TOO_MANY = Failure("rate_limited", "The payment provider is busy. Please try again shortly.")
-UNREACHABLE = Failure("provider_unreachable", "The payment provider cannot be reached.")
 NO_RETURN = Failure("return_url_required", "Stripe needs a return_url to send the customer back to.")
 DECLINED = Failure("card_declined", "The card was declined.")
 LIMIT = Failure("limit_exceeded", "The payment exceeds the card's limit.")
@@ -218,10 +214,8 @@ class Stripe:
         try:
             form = _order_body(order, return_url, self._clock() + SESSION_LIFE)
             return _accepted(await self._send("collect", "POST", SESSIONS, credentials, form, order.reference))
-        except NotSent as silence:
-            return Result(Verdict.NOT_SENT, raw_status=str(silence), failure=UNREACHABLE)
-        except (OutcomeUnknown, Unreadable) as silence:
-            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return silence(error)
 
     async def fetch(self, query: Query, credentials: StripeCredentials) -> Result:
         """A query that was not sent, or was refused, says nothing of the payment: it is unknown as well."""
@@ -230,8 +224,8 @@ class Stripe:
             return Result(Verdict.UNKNOWN, raw_status="no session id")
         try:
             return _fetched(await self._send("fetch", "GET", path, credentials))
-        except (NotSent, OutcomeUnknown, Unreadable) as silence:
-            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return Result(Verdict.UNKNOWN, raw_status=str(error))
 
     async def cancel(self, query: Query, credentials: StripeCredentials) -> Result:
         """A session that is no longer open is asked how it ended."""
@@ -243,8 +237,8 @@ class Stripe:
             if answer.status == 400 and NOT_OPEN in _error(answer)[2].lower():
                 return await self.fetch(query, credentials)
             return _ended(_fetched(answer))
-        except (NotSent, OutcomeUnknown, Unreadable) as silence:
-            return Result(Verdict.UNKNOWN, raw_status=str(silence))
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return Result(Verdict.UNKNOWN, raw_status=str(error))
 
     def verify_webhook(self, request: WebhookRequest, credentials: Sequence[StripeCredentials]) -> None:
         secrets = [item.webhook_secret.get_secret_value() for item in credentials]
@@ -323,13 +317,13 @@ def _refused(answer: Answer) -> Result:
     kind, code, _ = _error(answer)
     raw_status = f"{answer.status} {code or kind}".strip()
     if answer.status == 402 and kind == "card_error":
-        return Result(Verdict.DECLINED, raw_status=raw_status, failure=_failure(DECLINES.get(code, DECLINED), code))
+        return Result(Verdict.DECLINED, raw_status=raw_status, failure=told(DECLINES.get(code, DECLINED), code))
     failure = TOO_MANY if answer.status == 429 else REFUSALS.get((answer.status, kind))
     if failure is None:
         return Result(Verdict.UNKNOWN, raw_status=raw_status)
     if answer.status == 400:
         failure = REFUSAL_CODES.get(code, failure)
-    return Result(Verdict.REFUSED, raw_status=raw_status, failure=_failure(failure, code or kind))
+    return Result(Verdict.REFUSED, raw_status=raw_status, failure=told(failure, code or kind))
 
 
 def _fetched(answer: Answer) -> Result:
@@ -352,7 +346,7 @@ def _ended(result: Result) -> Result:
         return result
     ids, reference = result.provider_references, result.reference
     return Result(
-        Verdict.CANCELLED, result.raw_status, reference, ids, failure=_failure(CANCELLED, "expired"), expirable=True
+        Verdict.CANCELLED, result.raw_status, reference, ids, failure=told(CANCELLED, "expired"), expirable=True
     )
 
 
@@ -360,7 +354,7 @@ def _result(session: Any) -> Result:
     """A Checkout Session, from an answer or an event. Unreadable for anything else, and for money without an amount."""
     if not isinstance(session, dict) or session.get("object") != "checkout.session":
         raise Unreadable("not a checkout session")
-    status, payment_status = _word(session.get("status")), _word(session.get("payment_status"))
+    status, payment_status = word(session.get("status")), word(session.get("payment_status"))
     verdict = STATUSES.get((status, payment_status), Verdict.UNKNOWN)
     raw_intent = session.get("payment_intent")
     intent: dict[str, Any] = raw_intent if isinstance(raw_intent, dict) else {"id": raw_intent}
@@ -372,10 +366,10 @@ def _result(session: Any) -> Result:
     return Result(
         verdict,
         raw_status=f"{status} {payment_status}".strip(),
-        reference=_word(session.get("client_reference_id")) or None,
+        reference=word(session.get("client_reference_id")) or None,
         provider_references=_ids(session.get("id"), intent.get("id")),
-        requested=_money(session.get("amount_total"), currency) if paid else None,
-        paid=_money(intent["amount_received"], intent.get("currency"))
+        requested=minor_units(session.get("amount_total"), currency, EXPONENTS) if paid else None,
+        paid=minor_units(intent["amount_received"], intent.get("currency"), EXPONENTS)
         if paid and "amount_received" in intent
         else None,
         next_action=action,
@@ -387,15 +381,15 @@ def _result(session: Any) -> Result:
 
 
 def _next_action(session: Mapping[str, Any]) -> NextAction | None:
-    url = _word(session.get("url"), 2_000)
-    if not url.startswith(("https://", "http://")):
+    url = web_address(session.get("url"))
+    if not url:
         return None
     return NextAction(ActionType.REDIRECT, url=url, expires_at=_moment(session.get("expires_at")))
 
 
 def _intent_result(intent: Mapping[str, Any]) -> Result:
     """A PaymentIntent in an event. After a decline the session's page is still open."""
-    status, currency = _word(intent.get("status")), intent.get("currency")
+    status, currency = word(intent.get("status")), intent.get("currency")
     verdict, failure = INTENT_STATUSES.get(status, Verdict.UNKNOWN), None
     if status == "requires_payment_method" and intent.get("last_payment_error"):
         verdict, failure = Verdict.DECLINED, _decline(intent)
@@ -408,8 +402,8 @@ def _intent_result(intent: Mapping[str, Any]) -> Result:
         raw_status=status,
         reference=_references(intent)[0] if _references(intent) else None,
         provider_references=_ids(intent.get("id")),
-        requested=_money(intent.get("amount"), currency) if paid else None,
-        paid=_money(intent.get("amount_received"), currency) if paid else None,
+        requested=minor_units(intent.get("amount"), currency, EXPONENTS) if paid else None,
+        paid=minor_units(intent.get("amount_received"), currency, EXPONENTS) if paid else None,
         failure=failure,
         session_open=verdict is Verdict.DECLINED,
         expirable=status == "canceled",
@@ -419,17 +413,13 @@ def _intent_result(intent: Mapping[str, Any]) -> Result:
 def _decline(intent: Mapping[str, Any]) -> Failure:
     error = intent.get("last_payment_error")
     fields = error if isinstance(error, dict) else {}
-    code = _word(fields.get("decline_code")) or _word(fields.get("code"))
-    return _failure(DECLINES.get(code, DECLINED), code)
-
-
-def _failure(failure: Failure, code: str) -> Failure:
-    return Failure(failure.code, failure.message, code or None)
+    code = word(fields.get("decline_code")) or word(fields.get("code"))
+    return told(DECLINES.get(code, DECLINED), code)
 
 
 def _event(event_id: Any, kind: Any, fields: Any) -> ProviderEvent:
     """News that moves nothing yet (charges, refunds, disputes) keeps its references, so that it is found by them."""
-    if not (_word(event_id) and _word(kind) and isinstance(fields, dict)):
+    if not (word(event_id) and word(kind) and isinstance(fields, dict)):
         raise Unreadable("an event without id, type or object")
     result = None
     if kind in SESSION_EVENTS:
@@ -438,7 +428,7 @@ def _event(event_id: Any, kind: Any, fields: Any) -> ProviderEvent:
         result = _intent_result(fields)
     if kind == "checkout.session.async_payment_failed" and result and result.verdict is Verdict.PROCESSING:
         ids, reference = result.provider_references, result.reference
-        failure = _failure(DECLINED, "async_payment_failed")
+        failure = told(DECLINED, "async_payment_failed")
         result = Result(Verdict.DECLINED, result.raw_status, reference, ids, failure=failure, expirable=True)
     intent = fields.get("payment_intent")
     return ProviderEvent(
@@ -455,11 +445,11 @@ def _event(event_id: Any, kind: Any, fields: Any) -> ProviderEvent:
 def _references(fields: Mapping[str, Any]) -> tuple[str, ...]:
     metadata = fields.get("metadata")
     inner = metadata.get("reference") if isinstance(metadata, dict) else None
-    return tuple(dict.fromkeys(word for word in (_word(fields.get("client_reference_id")), _word(inner)) if word))
+    return tuple(dict.fromkeys(text for text in (word(fields.get("client_reference_id")), word(inner)) if text))
 
 
 def _ids(*found: Any) -> tuple[str, ...]:
-    return tuple(word for word in map(_word, found) if word)
+    return tuple(text for text in map(word, found) if text)
 
 
 def _error(answer: Answer) -> tuple[str, str, str]:
@@ -469,23 +459,9 @@ def _error(answer: Answer) -> tuple[str, str, str]:
     except Unreadable:
         error = None
     fields = error if isinstance(error, dict) else {}
-    code = _word(fields.get("decline_code")) or _word(fields.get("code"))
-    return _word(fields.get("type")), code, _word(fields.get("message"), 1_000)
-
-
-def _money(units: Any, currency: Any) -> Money:
-    if type(units) is not int or not 0 <= units <= MAX_MINOR or not isinstance(currency, str):
-        raise Unreadable("an amount that is not whole units of a currency")
-    try:
-        return Money.from_provider(units, currency.upper(), EXPONENTS)
-    except MoneyError as error:
-        raise Unreadable(str(error)) from None
+    code = word(fields.get("decline_code")) or word(fields.get("code"))
+    return word(fields.get("type")), code, word(fields.get("message"), 1_000)
 
 
 def _moment(seconds: Any) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if type(seconds) is int and 0 < seconds < 2**33 else None
-
-
-def _word(value: Any, limit: int = 200) -> str:
-    """Foreign text, if it is fit to be stored."""
-    return value if isinstance(value, str) and value.isprintable() and len(value) <= limit else ""
