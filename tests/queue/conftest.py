@@ -1,7 +1,7 @@
 """Both queues over real servers. A test that takes `bench` runs once for each and sees only what both promise."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,48 +11,18 @@ from sqlalchemy import text
 from payflow.infra.database import Database
 from payflow.infra.queue.dead_letters import DeadLetters, drain_dead_letters
 from tests.queue.harness import Bench, load_migration, make_spool, migrate, open_rabbit
-from tests.services import (
-    AMQP,
-    POSTGRES,
-    ServiceFinder,
-    ServiceMissing,
-    create_database,
-    drop_database,
-    services_are_required,
-)
-from tests.services.finder import Service
+from tests.services import create_database, drop_database
 
 
 @pytest.fixture(scope="session")
-def queue_servers() -> Iterator[ServiceFinder]:
-    with ServiceFinder() as finder:
-        yield finder
-
-
-def _url(finder: ServiceFinder, service: Service) -> str:
-    try:
-        return finder.find(service).url
-    except ServiceMissing as missing:
-        if services_are_required():
-            raise
-        pytest.skip(str(missing))
-
-
-@pytest.fixture(scope="session")
-def amqp_url(queue_servers: ServiceFinder) -> str:
-    return _url(queue_servers, AMQP)
-
-
-@pytest.fixture(scope="session")
-async def queue_database_url(queue_servers: ServiceFinder) -> AsyncIterator[str]:
-    admin = _url(queue_servers, POSTGRES)
-    url = await create_database(admin)
+async def queue_database_url(postgres_url: str) -> AsyncIterator[str]:
+    url = await create_database(postgres_url)
     database = Database(url)
     async with database.connection() as connection:
         await connection.run_sync(migrate, load_migration().upgrade)
     await database.close()
     yield url
-    await drop_database(admin, url)
+    await drop_database(postgres_url, url)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A database, a key prefix and a node for each test that asks; what differs between nodes is their settings."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -11,49 +11,17 @@ from payflow.infra.database import Database
 from payflow.infra.migrations import upgrade
 from payflow.infra.redis import Redis, connect_redis
 from tests.realtime.harness import Log, MovableClock, Node, running_node
-from tests.services import (
-    POSTGRES,
-    REDIS,
-    ServiceFinder,
-    ServiceMissing,
-    create_database,
-    delete_keys,
-    drop_database,
-    services_are_required,
-    unique_prefix,
-)
-from tests.services.finder import Service
+from tests.services import create_database, delete_keys, drop_database, unique_prefix
 
 
 @pytest.fixture(scope="session")
-def socket_servers() -> Iterator[ServiceFinder]:
-    with ServiceFinder() as finder:
-        yield finder
-
-
-def _url(finder: ServiceFinder, service: Service) -> str:
-    try:
-        return finder.find(service).url
-    except ServiceMissing as missing:
-        if services_are_required():
-            raise
-        pytest.skip(str(missing))
-
-
-@pytest.fixture(scope="session")
-async def database(socket_servers: ServiceFinder) -> AsyncIterator[Database]:
-    admin = _url(socket_servers, POSTGRES)
-    url = await create_database(admin)
+async def database(postgres_url: str) -> AsyncIterator[Database]:
+    url = await create_database(postgres_url)
     await upgrade(url)
     database = Database(url)
     yield database
     await database.close()
-    await drop_database(admin, url)
-
-
-@pytest.fixture(scope="session")
-def redis_url(socket_servers: ServiceFinder) -> str:
-    return _url(socket_servers, REDIS)
+    await drop_database(postgres_url, url)
 
 
 @pytest.fixture(scope="session")

@@ -363,6 +363,24 @@ async def test_a_version_that_moved_writes_nothing(database: Database) -> None:
         assert await rows_of(raw, "ledger_journals", "transaction_id", mine.transaction.id) == []
 
 
+async def test_what_an_attempt_learnt_meanwhile_without_a_move_is_kept(database: Database) -> None:
+    """B decides on what A wrote; a webhook that moved nothing may have told ids and the receipt in between."""
+    mine = await opened(database)
+    async with database.transaction() as raw:
+        theirs = await sql.lock_whole(raw, mine.transaction.id)
+        assert theirs is not None
+        first(theirs).provider_references, first(theirs).receipt = ("both", "theirs"), new_reference("r")
+        theirs.touch(first(theirs), NOW)
+        await sql.save(raw, [theirs], Accounts())
+    first(mine).provider_references = ("mine", "both")
+    mine.touch(first(mine), NOW)
+    async with database.raw() as raw:
+        await sql.save(raw, [mine], Accounts())
+        (row,) = await rows_of(raw, "attempts", "id", first(mine).id)
+    assert row["provider_references"] == ["both", "theirs", "mine"]
+    assert row["receipt"] == first(theirs).receipt
+
+
 async def test_many_units_are_saved_in_one_statement(database: Database) -> None:
     units = [await opened(database) for _ in range(5)]
     for unit in units[:4]:

@@ -1,7 +1,8 @@
 """The statements behind a transaction: open, lock, save, and the reads of pages.
 
 Every write of a unit goes through `save`: one data-modifying statement for any number of transactions, each guarded by the
-version it was decided on. The parts of such a statement do not see each other's writes, so what depends on the guard joins
+version it was decided on; what an attempt learnt meanwhile without a move (its ids, its receipt) is added to and never
+overwritten. The parts of such a statement do not see each other's writes, so what depends on the guard joins
 `tx` itself. Column order of the `unnest` arrays is the order of the lists in `_transaction_columns` and its siblings.
 """
 
@@ -106,7 +107,12 @@ SAVE = f"""
         WHERE t.id = u.id AND t.version = u.base_version
         RETURNING t.id
     ), att AS (
-        UPDATE attempts a SET status = u.status, provider_references = u.provider_references::text[], receipt = u.receipt,
+        UPDATE attempts a SET status = u.status,
+            provider_references = CASE WHEN a.provider_references <@ u.provider_references::text[]
+                THEN u.provider_references::text[]
+                ELSE a.provider_references || ARRAY(SELECT id FROM unnest(u.provider_references::text[]) AS id
+                    WHERE id <> ALL (a.provider_references)) END,
+            receipt = coalesce(u.receipt, a.receipt),
             paid_minor = u.paid_minor, paid_currency = u.paid_currency, fee_minor = u.fee_minor,
             raw_status = u.raw_status, failure_code = u.failure_code, failure_message = u.failure_message,
             provider_code = u.provider_code, session_ends_at = u.session_ends_at, last_checked_at = u.last_checked_at,
