@@ -22,7 +22,8 @@ async def other_node(cluster: Cluster) -> AsyncIterator[Process]:
 async def test_a_client_of_one_node_sees_the_payment_of_the_other(
     cluster: Cluster, other_node: Process, provider: str
 ) -> None:
-    assert [process.is_running for process in cluster.processes] == [True] * 5
+    # Those that other tests of this folder started have ended.
+    assert sum(process.is_running for process in cluster.processes) == 5
     ada = await cluster.merchant(cluster.node)
     async with AsyncExitStack() as stack:
         everything = await stack.enter_async_context(watching(watch_merchant(ada, other_node.url)))
