@@ -1,7 +1,7 @@
 """What a provider is: the values that pass between the use cases and an adapter, and the capabilities an adapter may have.
 
 An adapter takes and returns frozen values. It never sees a row, a session or a request. A capability is an implemented
-protocol: `Collects`, `Cancels`, `ReceivesWebhooks`, and later `TakesOtp`, `Refunds`, `PaysOut`, `ListsBanks`, `SellsAirtime`.
+protocol: `Collects`, `Cancels`, `TakesOtp`, `ReceivesWebhooks`, and later `Refunds`, `PaysOut`, `ListsBanks`, `SellsAirtime`.
 
 A verdict is what one answer says about one attempt. The four that are often confused (design §4):
 
@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Protocol, runtime_checkable
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from payflow.core.money import Money
 
@@ -50,6 +50,9 @@ class ActionType(StrEnum):
     HANDSET_PROMPT = "handset_prompt"
     OTP = "otp"
     PIN = "pin"
+    PHONE = "phone"
+    BIRTHDAY = "birthday"
+    ADDRESS = "address"
     USSD = "ussd"
     TRANSFER = "transfer"
 
@@ -136,6 +139,18 @@ class Query:
     provider_references: tuple[str, ...]
     amount: Money
     created_at: datetime
+
+
+# What a customer can be asked to give through us; the other actions happen elsewhere.
+SUBMITTABLE = frozenset({ActionType.OTP, ActionType.PIN, ActionType.PHONE, ActionType.BIRTHDAY, ActionType.ADDRESS})
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What the customer gave when a `next_action` asked for it. It is passed on at once, and neither kept nor logged."""
+
+    type: ActionType
+    value: SecretStr
 
 
 class Trust(StrEnum):
@@ -246,6 +261,14 @@ class Collects(Protocol):
 class Cancels(Protocol):
     async def cancel(self, query: Query, credentials: Credentials) -> Result:
         """End the customer's session so that nothing can be paid any more; the verdict may also be that it was paid."""
+        ...
+
+
+@runtime_checkable
+class TakesOtp(Protocol):
+    async def submit(self, query: Query, submission: Submission, credentials: Credentials) -> Result:
+        """Pass on what the customer gave. `requires_action` with a `next_action` asks for the next thing, or for the same
+        again after a wrong one. Never raises for what the provider or the network does: that is a verdict."""
         ...
 
 
