@@ -43,6 +43,7 @@ from payflow.infra.queue.rabbitmq import RabbitQueue
 from payflow.infra.queue.spool import SpoolQueue
 from payflow.infra.redis import Redis, connect_redis
 from payflow.payments.service import PaymentService
+from payflow.payments.submissions import Submissions
 from payflow.realtime.hub import Hub
 from payflow.realtime.metrics import PrometheusRealtimeMetrics
 from payflow.realtime.repository import RealtimeRepository
@@ -82,6 +83,7 @@ class Services:
     transactions: Transactions
     checks: Checks
     payments: PaymentService
+    submissions: Submissions
     intake: Intake
     webhooks: WebhookProcessor
     webhook_rows: WebhookRepository
@@ -206,6 +208,7 @@ def build_services(
             clock,
             settings,
         ),
+        submissions=Submissions(database, transactions, registry, idempotency, clock, settings),
         intake=Intake(
             registry, queue, callback_tokens, limiter, webhook_metrics, clock, settings, record.refused_webhook
         ),

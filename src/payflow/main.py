@@ -106,7 +106,7 @@ def _routers(services: Services) -> list[APIRouter]:
     return [
         health_router(checks, degraded_ok=("redis", "queue")),
         identity_router(identity, limiter),
-        payments_router(services.payments, repository, services.idempotency, identity, limiter),
+        payments_router(services.payments, services.submissions, repository, services.idempotency, identity, limiter),
         transactions_router(repository, services.events, identity, limiter),
         providers_router(
             services.database,

@@ -8,7 +8,7 @@ import pytest
 
 from payflow.core.errors import Conflict
 from payflow.core.money import Money
-from payflow.gateway.contract import Failure, Result, Verdict
+from payflow.gateway.contract import ActionType, Failure, NextAction, Result, Verdict
 from payflow.transactions.aggregate import MONEY_SEEN, NEVER_SENT, AttemptStatus, Unit
 from payflow.transactions.lifecycle import ENDED_UNPAID, OPEN, Cause, Kind, Status
 from payflow.transactions.move import MoveRefused, move
@@ -82,6 +82,8 @@ def expected(verdict: Verdict, status: Status, source: Source) -> Status:
     if verdict is Verdict.REQUIRES_ACTION and (status is not Status.PROCESSING or source is not Source.WEBHOOK):
         return Status.REQUIRES_ACTION
     if verdict is Verdict.UNKNOWN and status is Status.PENDING and source is Source.INITIATION:
+        return Status.PROCESSING
+    if verdict is Verdict.UNKNOWN and status is Status.REQUIRES_ACTION and source is Source.SUBMISSION:
         return Status.PROCESSING
     if verdict in (Verdict.REFUSED, Verdict.NOT_SENT) and status is Status.PENDING and source is Source.INITIATION:
         return Status.FAILED
@@ -364,6 +366,17 @@ def test_an_initiation_brings_the_next_action() -> None:
     assert of.transaction.status is Status.REQUIRES_ACTION
     assert of.transaction.next_action == {"type": "redirect", "url": "https://pay.example/1"}
     assert of.events[0].data["checkout_url"] == of.transaction.checkout_url == "https://pay.example/1"
+
+
+def test_a_submission_that_asks_for_the_next_thing_tells_it_once() -> None:
+    of = standing(Status.REQUIRES_ACTION)
+    otp = Result(Verdict.REQUIRES_ACTION, next_action=NextAction(ActionType.OTP, display_text="Enter the code."))
+    for source in (Source.WEBHOOK, Source.QUERY):
+        assert settle(of, first(of), otp, context(source)) is False
+    assert settle(of, first(of), otp, context(Source.SUBMISSION)) is True
+    assert settle(of, first(of), otp, context(Source.SUBMISSION)) is False
+    assert of.transaction.next_action == {"type": "otp", "display_text": "Enter the code."}
+    assert [event.type for event in of.events] == ["payment.requires_action"]
 
 
 def test_an_initiation_overtaken_by_the_customer_adds_only_ids() -> None:

@@ -155,6 +155,7 @@ def attempt_values(of: Attempt) -> dict[str, Any]:
         "failure_code": of.failure.code if of.failure else None,
         "failure_message": of.failure.message if of.failure else None,
         "provider_code": of.failure.provider_code if of.failure else None,
+        "submitting_until": None,  # a lease of the database's, no part of the aggregate
     }
 
 

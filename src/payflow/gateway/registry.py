@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from payflow.core.errors import FieldError, Invalid
-from payflow.gateway.contract import CollectOrder, Collects, OrderNotAcceptable, Provider
+from payflow.gateway.contract import CollectOrder, Collects, Declaration, OrderNotAcceptable, Provider
 from payflow.gateway.credentials import CredentialSet, CredentialsSource
 
 
@@ -36,6 +36,10 @@ class Registry:
 
     def get(self, name: str) -> Provider | None:
         return self._providers.get(name)
+
+    def declaration(self, name: str) -> Declaration:
+        """What an installed provider says of itself. KeyError when it is not installed."""
+        return self._providers[name].declaration
 
     def by_path(self, path_name: str) -> Provider | None:
         """By the name used in webhook URLs."""

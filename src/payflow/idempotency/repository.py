@@ -86,6 +86,17 @@ async def finish(connection: RawConnection, finished: Finished) -> None:
     await connection.execute(FINISH, *finished.parameters())
 
 
+async def forget(connection: RawConnection, scope: KeyScope) -> None:
+    """Give the key back: what it was taken for did not happen."""
+    await connection.execute(
+        "DELETE FROM idempotency_keys WHERE principal = $1 AND method = $2 AND path = $3 AND key = $4",
+        scope.principal,
+        scope.method,
+        scope.path,
+        scope.key,
+    )
+
+
 class IdempotencyRepository:
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""`/payments`: initialize, get, list, verify, cancel, resolve."""
+"""`/payments`: initialize, get, list, verify, submit-otp, cancel, resolve."""
 
 import hashlib
 import json
@@ -18,8 +18,9 @@ from payflow.idempotency.service import IdempotencyService
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
-from payflow.payments.schemas import InitializedPayment, InitializePayment, ResolvePayment
+from payflow.payments.schemas import InitializedPayment, InitializePayment, ResolvePayment, SubmitOtp
 from payflow.payments.service import PaymentService, Reply
+from payflow.payments.submissions import Submissions
 from payflow.transactions.endpoints import PageParameters, page_response
 from payflow.transactions.lifecycle import Status
 from payflow.transactions.repository import TransactionRepository
@@ -70,6 +71,7 @@ _KEY_PROBLEMS = [
 
 def payments_router(
     payments: PaymentService,
+    submissions: Submissions,
     repository: TransactionRepository,
     idempotency: IdempotencyService,
     identity: IdentityService,
@@ -142,6 +144,37 @@ def payments_router(
     async def verify(request: Request, payment_id: UUID, principal: Annotated[Principal, Depends(writer)]) -> Response:
         """Asks the provider how the payment stands (at most every few seconds per payment) and answers with the payment."""
         return _json(await payments.verify(payment_id, owner_of(principal), origin_of(request)))
+
+    @router.post(
+        "/{payment_id}/submit-otp",
+        summary="Pass on what the customer was asked for",
+        response_model=TransactionView,
+        responses=problem_responses(
+            400,
+            401,
+            403,
+            404,
+            413,
+            422,
+            429,
+            502,
+            503,
+            errors=[
+                *_KEY_PROBLEMS,
+                Conflict("The payment is completed; it does not wait for otp.", code="nothing_to_submit"),
+                Conflict("The provider did not accept this.", code="not_accepted"),
+            ],
+        ),
+        openapi_extra=_KEY_DOCUMENTED,
+    )
+    async def submit_otp(
+        request: Request, payment_id: UUID, body: SubmitOtp, principal: Annotated[Principal, Depends(writer)]
+    ) -> Response:
+        """Passes on the OTP, PIN, phone, birthday or address that `next_action` asks for, and answers with the payment: with
+        the next `next_action`, or ended. A wrong code asks again. What you send is neither stored nor logged."""
+        scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
+        reply = await submissions.submit(payment_id, owner_of(principal), body.submission(), scope, origin_of(request))
+        return _reply(reply)
 
     @router.post(
         "/{payment_id}/cancel",

@@ -9,13 +9,24 @@ from urllib.parse import urlsplit
 
 import orjson
 import phonenumbers
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, EmailStr, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    EmailStr,
+    Field,
+    SecretStr,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from payflow.core.cards import holds_card_number
 from payflow.core.money import MoneyError, exponent
+from payflow.gateway.contract import SUBMITTABLE, ActionType, Submission
 from payflow.transactions.examples import STARTED
 from payflow.transactions.views import TransactionView
-from payflow.web.schemas import PLAIN_TEXT, TRIMMED_TEXT, RequestModel
+from payflow.web.schemas import PLAIN_TEXT, TRIMMED_TEXT, PlainSecret, RequestModel
 
 MAX_METADATA_BYTES = 8_192
 MAX_METADATA_KEYS = 50
@@ -131,6 +142,9 @@ Currency = Annotated[
 Text = Annotated[str, StringConstraints(pattern=TRIMMED_TEXT, min_length=1, max_length=200), AfterValidator(_no_card)]
 
 
+Given = Annotated[PlainSecret, Field(min_length=1, max_length=200)]
+
+
 class CustomerIn(RequestModel):
     """Who pays. Providers differ in what they need: Paystack an email address, M-Pesa a phone number."""
 
@@ -205,4 +219,28 @@ class ResolvePayment(RequestModel):
     )
 
 
-__all__ = ["CustomerIn", "InitializePayment", "InitializedPayment", "ResolvePayment"]
+class SubmitOtp(RequestModel):
+    """Exactly one of these: what the payment's `next_action.type` names."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"otp": "123456"}]}, hide_input_in_errors=True)
+
+    otp: Given | None = Field(default=None, description="The code the customer was sent.", examples=["123456"])
+    pin: Given | None = Field(default=None, description="The card's or account's PIN.")
+    phone: Given | None = Field(default=None, description="The phone number the provider asked for.")
+    birthday: Given | None = Field(default=None, description="Date of birth, YYYY-MM-DD.")
+    address: Given | None = Field(default=None, description="The billing address the provider asked for.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "SubmitOtp":
+        if sum(value is not None for value in self.given().values()) != 1:
+            raise ValueError("Give exactly one of otp, pin, phone, birthday and address.")
+        return self
+
+    def given(self) -> dict[ActionType, SecretStr | None]:
+        return {type: getattr(self, type.value) for type in sorted(SUBMITTABLE)}
+
+    def submission(self) -> Submission:
+        return next(Submission(type, value) for type, value in self.given().items() if value is not None)
+
+
+__all__ = ["CustomerIn", "InitializePayment", "InitializedPayment", "ResolvePayment", "SubmitOtp"]

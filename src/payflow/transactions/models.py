@@ -133,6 +133,7 @@ class AttemptRow(Base):
     routing: Mapped[Json]
     session_ends_at: Mapped[Moment | None]
     last_checked_at: Mapped[Moment | None]
+    submitting_until: Mapped[Moment | None]
     created_at: Mapped[Written]
     updated_at: Mapped[Written]
 

@@ -340,6 +340,24 @@ async def add_attempt(connection: RawConnection, attempt: Attempt) -> None:
     )
 
 
+async def claim_submission(connection: RawConnection, attempt_id: UUID, now: datetime, until: datetime) -> bool:
+    """Take the right to pass something on for an attempt; False while somebody else has it."""
+    claimed = await connection.fetchval(
+        """
+        UPDATE attempts SET submitting_until = $3
+        WHERE id = $1 AND (submitting_until IS NULL OR submitting_until <= $2) RETURNING id
+        """,
+        attempt_id,
+        now,
+        until,
+    )
+    return claimed is not None
+
+
+async def release_submission(connection: RawConnection, attempt_id: UUID) -> None:
+    await connection.execute("UPDATE attempts SET submitting_until = NULL WHERE id = $1", attempt_id)
+
+
 def units_from(rows: Sequence[Mapping[str, Any]]) -> dict[UUID, Unit]:
     """The locked rows as units, by transaction id."""
     units: dict[UUID, Unit] = {}

@@ -3,7 +3,7 @@
 No provider is called here and nothing else is awaited while a row is locked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -111,14 +111,31 @@ class Transactions:
                 async with self._database.raw() as connection:
                     await sql.save(connection, [unit], self._accounts, finished[0] if finished else None)
             except sql.VersionMoved:
-                unit, finished = await self._record_overtaken(attempt.id, result, context, check_after, finish_with)
+                unit, finished = await self._record_locked(attempt.id, result, context, check_after, finish_with)
         else:
-            unit, finished = await self._record_overtaken(attempt.id, result, context, check_after, finish_with)
+            unit, finished = await self._record_locked(attempt.id, result, context, check_after, finish_with)
         await self._publisher.publish([*told_before, *unit.events], [finished[1]] if finished else [])
         return unit
 
-    async def _record_overtaken(
-        self, attempt_id: UUID, result: Result, context: Context, check_after: timedelta, finish_with: FinishWith
+    async def record_submission(
+        self, attempt_id: UUID, result: Result, origin: Origin, *, finish_with: FinishWith, check_after: timedelta
+    ) -> Unit:
+        """What passing on the customer's OTP led to; the attempt is free for the next submission."""
+        context = Context(Source.SUBMISSION, origin, self._clock())
+        unit, finished = await self._record_locked(
+            attempt_id, result, context, check_after, finish_with, sql.release_submission
+        )
+        await self._publisher.publish(unit.events, [finished[1]] if finished else [])
+        return unit
+
+    async def _record_locked(
+        self,
+        attempt_id: UUID,
+        result: Result,
+        context: Context,
+        check_after: timedelta,
+        finish_with: FinishWith,
+        also: Callable[[RawConnection, UUID], Awaitable[None]] | None = None,
     ) -> tuple[Unit, tuple[Finished, tuple[str, bytes, int]] | None]:
         async def work(connection: RawConnection) -> tuple[Unit, tuple[Finished, tuple[str, bytes, int]] | None]:
             unit = next(iter((await sql.lock(connection, [attempt_id])).values()))
@@ -128,6 +145,8 @@ class Transactions:
             finished = finish_with(unit)
             if finished is not None:
                 await finish(connection, finished[0])
+            if also is not None:
+                await also(connection, attempt_id)
             return unit, finished
 
         return await self._database.in_transaction(work)

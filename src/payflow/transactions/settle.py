@@ -23,9 +23,10 @@ from payflow.transactions.move import move
 
 
 class Source(StrEnum):
-    """Where an answer came from. Only an initiation or a query may ask the customer to act again."""
+    """Where an answer came from. Only an answer to us, and no webhook, may ask the customer to act again."""
 
     INITIATION = "initiation"
+    SUBMISSION = "submission"
     WEBHOOK = "webhook"
     QUERY = "query"
 
@@ -282,6 +283,7 @@ def _requires_action(unit: Unit, attempt: Attempt, result: Result, context: Cont
         attempt.status = AttemptStatus.REQUIRES_ACTION
         unit.touch(attempt, context.now)
     if transaction.status is Status.REQUIRES_ACTION:
+        _asked_again(unit, result, context)
         return
     if transaction.status is Status.PROCESSING and context.source is Source.WEBHOOK:
         return  # an old webhook may arrive late; only a fresh answer may ask the customer again
@@ -291,6 +293,16 @@ def _requires_action(unit: Unit, attempt: Attempt, result: Result, context: Cont
     transaction.next_action = action
     data = {"next_action": action, "checkout_url": transaction.checkout_url}
     move(unit, Status.REQUIRES_ACTION, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
+
+
+def _asked_again(unit: Unit, result: Result, context: Context) -> None:
+    """After the PIN the OTP, or the OTP once more: the next step is news, though the status stays."""
+    action = action_json(result.next_action) if result.next_action else None
+    if context.source is not Source.SUBMISSION or action is None or action == unit.transaction.next_action:
+        return
+    unit.transaction.next_action = action
+    data = {"next_action": action, "checkout_url": unit.transaction.checkout_url}
+    move(unit, None, event="requires_action", cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
 
 
 def _processing(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
@@ -353,13 +365,14 @@ def _not_accepted(unit: Unit, attempt: Attempt, result: Result, context: Context
 
 
 def _unknown(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
-    """Nobody can say. After an initiation the provider may have it: processing, never sent again, asked later."""
-    if context.source is not Source.INITIATION or attempt.status is not AttemptStatus.CREATED:
+    """Nobody can say. After an initiation, or an OTP on its way, the provider may have it: processing, asked later."""
+    before = _SENT_FROM.get(context.source)
+    if before is None or attempt.status is not before[0]:
         return
     attempt.status = AttemptStatus.UNKNOWN
     attempt.failure = result.failure
     unit.touch(attempt, context.now)
-    if unit.transaction.status is Status.PENDING:
+    if unit.transaction.status is before[1]:
         move(
             unit,
             Status.PROCESSING,
@@ -460,6 +473,12 @@ def next_check(now: datetime, created_at: datetime, count: int, schedule: tuple[
     """When to ask again: ever more seldom, the last step for ever."""
     return now + timedelta(seconds=schedule[min(count, len(schedule) - 1)])
 
+
+# What an attempt and its transaction were while something was on its way to the provider.
+_SENT_FROM = {
+    Source.INITIATION: (AttemptStatus.CREATED, Status.PENDING),
+    Source.SUBMISSION: (AttemptStatus.REQUIRES_ACTION, Status.REQUIRES_ACTION),
+}
 
 _Handler = Callable[[Unit, Attempt, Result, Context], None]
 
