@@ -9,6 +9,7 @@ Nothing of PayFlow is patched: the providers are reached through `transport=`, t
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -243,6 +244,23 @@ async def eventually(
         await asyncio.sleep(0.02)
 
 
+def tell_where_all_hang() -> None:
+    """Every task with the lines it waits at: a test that never ends would otherwise tell nothing of them."""
+    for task in asyncio.all_tasks():
+        print(f"--- {task.get_name()}, asked {task.cancelling()} times to end", file=sys.stderr)
+        waiting: Any = task.get_coro()
+        while waiting is not None:
+            frame = next((found for name in _FRAMES if (found := getattr(waiting, name, None)) is not None), None)
+            if frame is not None:
+                place = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+                print(f"    {place}", file=sys.stderr)
+            waiting = next((found for name in _AWAITED if (found := getattr(waiting, name, None)) is not None), None)
+
+
+_FRAMES = ("cr_frame", "gi_frame", "ag_frame")
+_AWAITED = ("cr_await", "gi_yieldfrom", "ag_await")
+
+
 class _Late(httpx.AsyncBaseTransport):
     """The simulator is built before the API it reports to."""
 
@@ -265,6 +283,8 @@ async def running_house(
 ) -> AsyncIterator[House]:
     """Build and run a house. `changes` are settings; `simulator` are the simulator's; `transport` wraps the one to it."""
     async with AsyncExitStack() as stack:
+        watch: list[asyncio.TimerHandle] = []
+        stack.callback(lambda: [handle.cancel() for handle in watch])
         database_url = await create_database(urls.postgres, template=urls.template)
         stack.push_async_callback(drop_database, urls.postgres, database_url)
         settings = house_settings(
@@ -299,6 +319,7 @@ async def running_house(
         )
         house = House(settings, services, app, control, simulator_settings, working)
         await _until_declared(services, settings, consumed=worker)
+        stack.callback(lambda: watch.append(asyncio.get_running_loop().call_later(40, tell_where_all_hang)))
         yield house
         for client in house._clients:
             await client.aclose()
