@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from payflow.core.logging import get_logger
+from payflow.core.runtime import heed_cancellation
 from payflow.infra.database import DatabaseAway
 from payflow.infra.queue.port import WEBHOOKS, Consumer, Delivery, Message, Queue, QueueAway
 from payflow.webhooks.processing import Disposition, Ending, WebhookProcessor
@@ -37,6 +38,7 @@ class WebhookConsumer:
                 log.warning("worker.queue_away", queue=self._queue.name, error=str(error))
             except Exception:
                 log.exception("worker.loop_failed", queue=self._queue.name)
+            heed_cancellation()
             await asyncio.sleep(AWAY_PAUSE_SECONDS)
 
     async def _consume(self, consumer: Consumer) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from payflow.bootstrap import Services
 from payflow.core.logging import get_logger
+from payflow.core.runtime import heed_cancellation
 from payflow.infra.database import DatabaseAway
 from payflow.infra.queue.port import QueueAway
 from payflow.webhooks.repository import BODY_RETENTION
@@ -27,6 +28,7 @@ async def repeat(seconds: float, name: str, action: Callable[[], Awaitable[objec
             log.warning("timer.postponed", timer=name, error=str(error))
         except Exception:
             log.exception("timer.failed", timer=name)
+        heed_cancellation()
         await asyncio.sleep(seconds)
 
 

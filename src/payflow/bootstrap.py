@@ -27,10 +27,11 @@ from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Event, Origin
 from payflow.gateway.contract import Provider
 from payflow.gateway.credentials import SealedCredentials
+from payflow.gateway.drains import Drains
 from payflow.gateway.http import ProviderHttp, build_http
 from payflow.gateway.metrics import GatewayMetrics
 from payflow.gateway.registry import Registry
-from payflow.gateway.repository import ProviderConfigRepository
+from payflow.gateway.repository import ProviderConfigRepository, ProviderStateRepository
 from payflow.gateway.signing import CallbackTokens
 from payflow.idempotency.repository import IdempotencyRepository
 from payflow.idempotency.service import IdempotencyService
@@ -77,6 +78,7 @@ class Services:
     events: EventRepository
     publisher: EventPublisher
     credentials: SealedCredentials
+    drains: Drains
     registry: Registry
     idempotency: IdempotencyService
     idempotency_keys: IdempotencyRepository
@@ -154,7 +156,8 @@ def build_services(
     credentials = SealedCredentials(
         ProviderConfigRepository(database), providers, settings.provider_credentials, secret=sealing
     )
-    registry = Registry(providers, credentials, settings.provider_order)
+    drains = Drains(ProviderStateRepository(database))
+    registry = Registry(providers, credentials, drains, settings.provider_order)
     transactions = Transactions(database, publishes, clock, settings)
     checks = Checks(transactions, registry, redis, clock, settings)
     idempotency_keys = IdempotencyRepository(database)
@@ -191,6 +194,7 @@ def build_services(
         events=events,
         publisher=publishes,
         credentials=credentials,
+        drains=drains,
         registry=registry,
         idempotency=idempotency,
         idempotency_keys=idempotency_keys,

@@ -112,6 +112,7 @@ def _routers(services: Services) -> list[APIRouter]:
             services.database,
             services.registry,
             services.credentials,
+            services.drains,
             services.events,
             identity,
             limiter,

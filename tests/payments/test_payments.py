@@ -460,9 +460,12 @@ async def test_verify_of_what_has_ended_changes_nothing(shop: House, ada: Mercha
 async def test_cancelling_is_final_and_the_same_twice(shop: House, ada: Merchant, provider: str) -> None:
     payment = await by_hand(shop, ada, provider)
     first = await ada.post(f"/payments/{payment['id']}/cancel")
-    assert (first.status_code, first.json()["status"]) == (200, "cancelled")
+    # Stripe's own news that we ended its session may come before our word.
+    ended = {"cancelled", "expired"} if provider == "stripe" else {"cancelled"}
+    assert first.status_code == 200
+    assert first.json()["status"] in ended
     assert (first.json()["next_action"], first.json()["next_check_at"]) == (None, None)
-    assert first.json()["attempts"][0]["status"] == "cancelled"
+    assert first.json()["attempts"][0]["status"] == first.json()["status"]
     again = await ada.post(f"/payments/{payment['id']}/cancel")
     assert (again.status_code, again.json()["version"]) == (200, first.json()["version"])
 

@@ -26,6 +26,7 @@ from tests.webhooks.desk import (
     until_dead,
 )
 from worker.consumers import BATCHES_AT_ONCE, PATIENCE_SECONDS, WebhookConsumer
+from worker.timers import repeat
 
 BY_HAND: dict[str, Any] = {"simulator": {"automatic_customer": False}, "timer_interval_seconds": 3_600.0}
 
@@ -354,3 +355,24 @@ async def test_a_worker_that_stops_leaves_no_batch_working() -> None:
         await eventually(lambda: desk.working == 2)
     assert desk.working == 0
     assert len(tray.ready) == 2
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_timer_ends_though_a_library_swallows_its_cancellation(turns: int) -> None:
+    """Before Python 3.12 `wait_for` does, when its answer comes in the same turn of the event loop."""
+    answers: list[asyncio.Future[None]] = []
+
+    async def ask() -> None:
+        answers.append(asyncio.get_running_loop().create_future())
+        await asyncio.wait_for(answers[-1], 60)
+
+    timer = asyncio.create_task(repeat(60.0, "ask", ask))
+    while not answers:  # noqa: ASYNC110 - the turns of the loop are what is tested
+        await asyncio.sleep(0)
+    answers[0].set_result(None)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    timer.cancel()
+    done, _ = await asyncio.wait([timer], timeout=5)
+    assert done == {timer}
+    assert timer.cancelled()

@@ -30,3 +30,15 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+def heed_cancellation() -> None:
+    """CancelledError when this task was asked to end and a library has swallowed it.
+
+    Before Python 3.12 `asyncio.wait_for` returns its result where the cancellation comes in the same moment, and aiormq waits
+    so for every answer. A loop that goes on then never ends, and who waits for it waits for ever. Not for clean-up code,
+    which runs because of the cancellation.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -14,10 +14,11 @@ from payflow.core.errors import FieldError, Invalid, NotFound
 from payflow.core.ids import uuid7
 from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Event, Origin
-from payflow.gateway.contract import Cancels, Collects, Provider, ReceivesWebhooks
+from payflow.gateway.contract import Cancels, Collects, Provider, ReceivesWebhooks, TakesOtp
 from payflow.gateway.credentials import SealedCredentials
+from payflow.gateway.drains import Drains
 from payflow.gateway.registry import Registry
-from payflow.gateway.schemas import ConfiguredView, ProviderList
+from payflow.gateway.schemas import ConfiguredView, DrainedView, DrainProvider, ProviderList
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
@@ -25,13 +26,21 @@ from payflow.infra.database import Database, RawConnection
 from payflow.web.problems import problem_responses
 from payflow.web.rate_limits import RateLimiter
 
-_CAPABILITIES: Mapping[str, type] = {"collect": Collects, "cancel": Cancels, "webhooks": ReceivesWebhooks}
+ProviderName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{1,40}$", examples=["paystack"])]
+
+_CAPABILITIES: Mapping[str, type] = {
+    "collect": Collects,
+    "cancel": Cancels,
+    "otp": TakesOtp,
+    "webhooks": ReceivesWebhooks,
+}
 
 
 def providers_router(
     database: Database,
     registry: Registry,
     credentials: SealedCredentials,
+    drains: Drains,
     events: EventRepository,
     identity: IdentityService,
     limiter: RateLimiter,
@@ -47,10 +56,12 @@ def providers_router(
     async def list_providers(principal: Annotated[Principal, Depends(reader)]) -> Response:
         """Every installed provider, in the order in which they are preferred, with what it can do."""
         data = []
+        drained = await registry.drained()
         for name in registry.names:
             provider = registry.get(name)
             assert provider is not None
-            data.append(_view(provider, configured=await registry.credentials(name) is not None))
+            configured = await registry.credentials(name) is not None
+            data.append(_view(provider, configured=configured, drained=name in drained))
         return Response(orjson.dumps({"data": data}), media_type="application/json")
 
     @router.post(
@@ -61,7 +72,7 @@ def providers_router(
     )
     async def configure(
         request: Request,
-        name: Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{1,40}$", examples=["paystack"])],
+        name: ProviderName,
         body: Annotated[
             dict[str, Any],
             Body(description="The provider's own fields.", examples=[{"secret_key": "sk_test_0123456789abcdef"}]),
@@ -92,6 +103,36 @@ def providers_router(
         credentials.forget()
         view = {"name": name, "config_id": str(config_id), "fields": sorted(values.model_fields_set)}
         return Response(orjson.dumps(view), media_type="application/json")
+
+    @router.post(
+        "/{name}/drain",
+        summary="Take a provider out of use, or back into it",
+        response_model=DrainedView,
+        responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
+    )
+    async def drain(
+        request: Request, name: ProviderName, body: DrainProvider, principal: Annotated[Principal, Depends(admin)]
+    ) -> Response:
+        """For administrators. A drained provider takes no new payments; those it has run to their end, with their webhooks
+        and checks. Every node knows within seconds. Draining twice is the same as once."""
+        if registry.get(name) is None:
+            raise NotFound("There is no such provider.")
+        changed = Event(
+            id=uuid7(),
+            type="provider.drained" if body.drained else "provider.resumed",
+            created_at=clock(),
+            user_id=principal.id,
+            data={"provider": name, "reason": body.reason},
+            origin=_origin(request),
+        )
+
+        async def work(connection: RawConnection) -> None:
+            await drains.set(connection, name, body.drained, body.reason, principal.id)
+            await events.add([changed], connection)
+
+        await database.in_transaction(work)
+        drains.forget()
+        return Response(orjson.dumps({"name": name, "drained": body.drained}), media_type="application/json")
 
     return router
 
@@ -129,12 +170,13 @@ def _origin(request: Request) -> Origin:
     return Origin(Actor.USER, state.get("client_address"), None, state.get("request_id"))
 
 
-def _view(provider: Provider, *, configured: bool) -> dict[str, Any]:
+def _view(provider: Provider, *, configured: bool, drained: bool) -> dict[str, Any]:
     declaration = provider.declaration
     return {
         "name": declaration.name,
         "title": declaration.title,
         "configured": configured,
+        "drained": drained,
         "simulated": declaration.simulated,
         "capabilities": [name for name, capability in _CAPABILITIES.items() if isinstance(provider, capability)],
         "currencies": sorted(declaration.currencies),

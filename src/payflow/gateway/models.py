@@ -1,4 +1,5 @@
-"""Sealed provider credentials. The newest row of a provider counts; the one before is accepted for webhooks for a while."""
+"""Sealed provider credentials (the newest row of a provider counts; the one before is accepted for webhooks for a while), and
+which providers are drained."""
 
 from datetime import datetime
 from uuid import UUID
@@ -18,3 +19,13 @@ class ProviderConfigRow(Base):
     sealed: Mapped[bytes]
     created_by: Mapped[UUID]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=text("now()"))
+
+
+class ProviderStateRow(Base):
+    __tablename__ = "provider_states"
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    drained: Mapped[bool]
+    reason: Mapped[str | None]
+    changed_by: Mapped[UUID]
+    changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=text("now()"))

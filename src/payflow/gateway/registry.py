@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from payflow.core.errors import FieldError, Invalid
+from payflow.core.errors import Conflict, FieldError, Invalid
 from payflow.gateway.contract import CollectOrder, Collects, Declaration, OrderNotAcceptable, Provider
 from payflow.gateway.credentials import CredentialSet, CredentialsSource
+from payflow.gateway.drains import Drains
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,14 @@ class Candidate:
 
 class Registry:
     def __init__(
-        self, providers: Mapping[str, Provider], credentials: CredentialsSource, order: Sequence[str] = ()
+        self,
+        providers: Mapping[str, Provider],
+        credentials: CredentialsSource,
+        drains: Drains,
+        order: Sequence[str] = (),
     ) -> None:
         self._providers = dict(providers)
+        self._drains = drains
         self._credentials = credentials
         self._paths = {provider.declaration.path_name: provider for provider in providers.values()}
         rank = {name: place for place, name in enumerate(order)}
@@ -45,17 +51,24 @@ class Registry:
         """By the name used in webhook URLs."""
         return self._paths.get(path_name)
 
+    async def drained(self) -> frozenset[str]:
+        return await self._drains.names()
+
     async def credentials(self, name: str) -> CredentialSet | None:
         return await self._credentials.get(name)
 
     async def candidates(self, order: CollectOrder, named: str | None) -> list[Candidate]:
-        """Who can take the order, best first: the named provider, or all that fit. Invalid when nobody can."""
+        """Who can take the order, best first: the named provider, or all that fit. Invalid when nobody can.
+
+        A drained provider takes nothing new: Conflict `provider_drained` where it was named.
+        """
+        drained = await self._drains.names()
         if named is not None:
-            return [await self._named(order, named)]
+            return [await self._named(order, named, drained)]
         found: list[Candidate] = []
         reasons: list[str] = []
         for place, name in enumerate(self._order, start=1):
-            reason = self._misfit(name, order)
+            reason = "drained" if name in drained else self._misfit(name, order)
             credentials = await self._credentials.get(name) if reason is None else None
             if reason is None and credentials is not None:
                 provider = self._providers[name]
@@ -67,7 +80,7 @@ class Registry:
             raise Invalid("No configured provider takes this payment. " + "; ".join(reasons) + ".", code="no_provider")
         return found
 
-    async def _named(self, order: CollectOrder, named: str) -> Candidate:
+    async def _named(self, order: CollectOrder, named: str, drained: frozenset[str]) -> Candidate:
         provider = self._providers.get(named)
         if provider is None or not isinstance(provider, Collects):
             raise Invalid(
@@ -81,6 +94,11 @@ class Registry:
                 f"{provider.declaration.title} is not configured.",
                 code="provider_not_configured",
                 errors=[FieldError("/body/provider", "Not configured.")],
+            )
+        if named in drained:
+            raise Conflict(
+                f"{provider.declaration.title} takes no new payments at the moment. Name another provider, or none.",
+                code="provider_drained",
             )
         pointer, detail = self._objection(provider, order) or ("", "")
         if detail:

@@ -1,4 +1,4 @@
-"""Reading and adding sealed credentials."""
+"""Sealed credentials, and which providers are drained."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,4 +34,29 @@ class ProviderConfigRepository:
             key_id,
             sealed,
             created_by,
+        )
+
+
+class ProviderStateRepository:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def drained(self) -> list[str]:
+        async with self._database.raw() as connection:
+            rows = await connection.fetch("SELECT provider FROM provider_states WHERE drained")
+        return [row["provider"] for row in rows]
+
+    async def set(
+        self, connection: RawConnection, provider: str, drained: bool, reason: str | None, changed_by: UUID
+    ) -> None:
+        await connection.execute(
+            """
+            INSERT INTO provider_states (provider, drained, reason, changed_by) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (provider) DO UPDATE SET drained = excluded.drained, reason = excluded.reason,
+                changed_by = excluded.changed_by, changed_at = now()
+            """,
+            provider,
+            drained,
+            reason,
+            changed_by,
         )

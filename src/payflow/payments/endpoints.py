@@ -67,6 +67,7 @@ _KEY_PROBLEMS = [
     InFlight(),
     Invalid("This Idempotency-Key was used with another body.", code="idempotency_key_reused"),
 ]
+_DRAINED = Conflict("Paystack takes no new payments at the moment.", code="provider_drained")
 
 
 def payments_router(
@@ -87,7 +88,7 @@ def payments_router(
         status_code=201,
         summary="Start a payment",
         response_model=InitializedPayment,
-        responses=problem_responses(400, 401, 403, 409, 413, 422, 429, 502, 503, errors=_KEY_PROBLEMS),
+        responses=problem_responses(400, 401, 403, 409, 413, 422, 429, 502, 503, errors=[*_KEY_PROBLEMS, _DRAINED]),
         openapi_extra=_KEY_DOCUMENTED,
     )
     async def initialize(

@@ -11,6 +11,7 @@ from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 
 from payflow.core.logging import get_logger
+from payflow.core.runtime import heed_cancellation
 from payflow.infra.queue.port import Delivery, Message
 from payflow.infra.queue.rabbitmq_link import (
     CLOSE_SECONDS,
@@ -88,6 +89,7 @@ class RabbitConsumer:
             except BaseException as error:
                 raise_if_ours(error)
                 log.warning("queue.subscription_lost", queue=self._queue_name, error=repr(error))
+            heed_cancellation()
             self._link.look_again()  # perhaps the queue itself is gone
             await asyncio.sleep(PAUSE_SECONDS)
 
@@ -109,6 +111,7 @@ class RabbitConsumer:
                 await channel.basic_consume(
                     self._queue_name, partial(self._on_message, session), consumer_tag=_CONSUMER_TAG
                 )
+            heed_cancellation()
             await ended.wait()
         finally:
             self._local = deque(delivery for delivery in self._local if delivery.handle[0] is not session)

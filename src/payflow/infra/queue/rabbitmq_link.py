@@ -16,6 +16,7 @@ from aiormq import Channel
 from yarl import URL
 
 from payflow.core.logging import get_logger
+from payflow.core.runtime import heed_cancellation
 
 log = get_logger(__name__)
 
@@ -79,6 +80,7 @@ class Link:
             except BaseException as error:
                 raise_if_ours(error)
                 self._tell(repr(error))
+            heed_cancellation()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -97,6 +99,7 @@ class Link:
                 self.connection = connection
                 self._trouble = ""
                 self._up.set()
+                heed_cancellation()
                 await self._look.wait()
                 await asyncio.sleep(PAUSE_SECONDS)
         finally:

@@ -1,0 +1,42 @@
+"""Providers that an administrator has drained: they take no new orders, while what they have runs to its end.
+
+Every process asks the database at most once every REFRESH_SECONDS, so a change reaches all nodes within that time. Without
+the database what was known last goes on: an old list of drained providers is better than none.
+"""
+
+import time
+from uuid import UUID
+
+from payflow.gateway.repository import ProviderStateRepository
+from payflow.infra.database import DatabaseAway, RawConnection
+
+REFRESH_SECONDS = 5.0
+
+
+class Drains:
+    def __init__(self, repository: ProviderStateRepository) -> None:
+        self._repository = repository
+        self._names: frozenset[str] = frozenset()
+        self._read_at = float("-inf")
+
+    async def names(self) -> frozenset[str]:
+        if time.monotonic() - self._read_at > REFRESH_SECONDS:
+            first = self._read_at == float("-inf")
+            # Set first: while one task reads, the others go on with what is known.
+            self._read_at = time.monotonic()
+            try:
+                self._names = frozenset(await self._repository.drained())
+            except DatabaseAway:
+                if first:
+                    self._read_at = float("-inf")
+        return self._names
+
+    async def set(
+        self, connection: RawConnection, provider: str, drained: bool, reason: str | None, changed_by: UUID
+    ) -> None:
+        """In the caller's transaction; call `forget` after its commit."""
+        await self._repository.set(connection, provider, drained, reason, changed_by)
+
+    def forget(self) -> None:
+        """Read again at the next use."""
+        self._read_at = float("-inf")
