@@ -58,7 +58,13 @@ STRIPE = {
     "customer": {"email": "jenny@example.com", "name": "Jenny Rosen"},
     "return_url": "https://shop.example/return",
 }
-BODIES = {"paystack": PAYSTACK, "mpesa": MPESA, "stripe": STRIPE}
+STANDARDBANK_PAY = {
+    "provider": "standardbank_pay",
+    "amount": "150.00",
+    "currency": "LSL",
+    "customer": {"phone": "+26650123456", "name": "Palesa"},
+}
+BODIES = {"paystack": PAYSTACK, "mpesa": MPESA, "stripe": STRIPE, "standardbank_pay": STANDARDBANK_PAY}
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ def simulator_credentials(simulator: SimulatorSettings) -> dict[str, dict[str, S
             "consumer_secret": SecretStr(simulator.mpesa_consumer_secret),
             "shortcode": SecretStr(simulator.mpesa_shortcode),
             "passkey": SecretStr(simulator.mpesa_passkey),
+        },
+        "standardbank_pay": {
+            "api_key": SecretStr(simulator.standardbank_pay_api_key),
+            "client_id": SecretStr(simulator.standardbank_pay_client_id),
+            "signing_secret": SecretStr(simulator.standardbank_pay_signing_secret),
         },
     }
 

@@ -19,11 +19,19 @@ from payflow.gateway.contract import ProviderEvent, Query, Result, Trust, Verdic
 from payflow.gateway.http import ProviderHttp, build_http
 from payflow.providers.mpesa import Mpesa, MpesaCredentials
 from payflow.providers.paystack import Paystack, PaystackCredentials
+from payflow.providers.standardbank_pay import StandardBankPay, StandardBankPayCredentials
 from payflow.providers.stripe import Stripe, StripeCredentials
 from payflow.simulator import SimulatorSettings, create_simulator
 from tests.providers.contract_suite import a_query, an_order
 
-ADAPTERS: dict[str, Any] = {"paystack": Paystack, "mpesa": Mpesa, "stripe": Stripe}
+ADAPTERS: dict[str, Any] = {
+    "paystack": Paystack,
+    "mpesa": Mpesa,
+    "stripe": Stripe,
+    "standardbank_pay": StandardBankPay,
+}
+BY_PATH = {adapter.declaration.path_name: name for name, adapter in ADAPTERS.items()}
+CURRENCIES = dict.fromkeys(ADAPTERS, "USD") | {"mpesa": "KES", "standardbank_pay": "ZAR"}
 WAITING = {Verdict.REQUIRES_ACTION, Verdict.PROCESSING}
 numbers = itertools.count(1)
 
@@ -64,6 +72,11 @@ class Bench:
                 passkey=SecretStr(settings.mpesa_passkey),
                 shortcode=settings.mpesa_shortcode,
             ),
+            "standardbank_pay": StandardBankPayCredentials(
+                api_key=SecretStr(settings.standardbank_pay_api_key),
+                client_id=settings.standardbank_pay_client_id,
+                signing_secret=SecretStr(settings.standardbank_pay_signing_secret),
+            ),
         }
 
     async def control(self, method: str, path: str, **body: Any) -> Any:
@@ -74,9 +87,9 @@ class Bench:
     async def collect(self, provider: str, outcome: str, **changes: Any) -> "Attempt":
         await self.control("POST", "/outcomes", provider=provider, outcome=outcome, times=1)
         order = an_order(
-            Money(50_000, "KES" if provider == "mpesa" else "USD"),
+            Money(50_000, CURRENCIES[provider]),
             reference=f"suite{next(numbers):021d}",
-            callback_url="http://merchant.test/api/v1/webhooks/lipa/abc",
+            callback_url=f"http://merchant.test/api/v1/webhooks/{ADAPTERS[provider].declaration.path_name}",
         )
         order = dataclasses.replace(order, **changes)
         adapter = self.adapters[provider]
@@ -138,7 +151,7 @@ async def running() -> AsyncIterator[Bench]:
     bench: Bench
 
     async def receive(request: httpx.Request) -> httpx.Response:
-        name = "mpesa" if "/lipa/" in request.url.path else request.url.path.rpartition("/")[2]
+        name = BY_PATH[request.url.path.rpartition("/")[2]]
         headers = {key.lower(): value for key, value in request.headers.items()}
         bench.webhooks.append((name, WebhookRequest(headers, await request.aread(), datetime.now(UTC))))
         return httpx.Response(200)
@@ -193,6 +206,9 @@ ENDS = [
     ("mpesa", "cancelled", Verdict.CANCELLED, "customer_cancelled"),
     ("mpesa", "expired", Verdict.EXPIRED, "expired"),
     ("stripe", "expired", Verdict.EXPIRED, "expired"),
+    ("standardbank_pay", "decline", Verdict.DECLINED, "declined"),
+    ("standardbank_pay", "cancelled", Verdict.CANCELLED, "customer_cancelled"),
+    ("standardbank_pay", "expired", Verdict.EXPIRED, "expired"),
 ]
 
 
@@ -284,21 +300,24 @@ async def test_a_reference_used_twice_at_paystack_is_unknown_and_then_asked(benc
     assert (await second.charges())["charges"] == 1
 
 
-async def test_an_unknown_order_at_stripe_is_resolved_by_its_webhook(bench: Bench) -> None:
-    attempt = await bench.collect("stripe", "server_error_after_charging")
+@pytest.mark.parametrize("provider", ["stripe", "standardbank_pay"])
+async def test_an_unknown_order_without_an_id_is_resolved_by_its_webhook(bench: Bench, provider: str) -> None:
+    attempt = await bench.collect(provider, "server_error_after_charging")
     assert (await attempt.fetch()).verdict is Verdict.UNKNOWN
     told = await attempt.results()
     assert {(result.verdict, result.reference) for result in told} == {(Verdict.COMPLETED, attempt.query.reference)}
 
 
-@pytest.mark.parametrize("provider", ["paystack", "stripe"])
+@pytest.mark.parametrize("provider", ["paystack", "stripe", "standardbank_pay"])
 async def test_another_amount_or_currency_is_told_as_it_is(bench: Bench, provider: str) -> None:
     other_amount = await (await bench.collect(provider, "wrong_amount")).ended()
     assert other_amount.verdict is Verdict.COMPLETED
-    assert Money(25_000, "USD") in (other_amount.requested, other_amount.paid)
+    assert Money(25_000, CURRENCIES[provider]) in (other_amount.requested, other_amount.paid)
     other_currency = await (await bench.collect(provider, "wrong_currency")).ended()
     assert other_currency.verdict is Verdict.COMPLETED
-    assert "USD" not in {found.currency for found in (other_currency.requested, other_currency.paid) if found}
+    assert CURRENCIES[provider] not in {
+        found.currency for found in (other_currency.requested, other_currency.paid) if found
+    }
 
 
 async def test_another_amount_at_mpesa_is_in_the_callback_only(bench: Bench) -> None:
@@ -317,7 +336,7 @@ async def test_a_fee_on_top_is_told_beside_what_was_asked(bench: Bench) -> None:
     assert result.paid.minor == 50_000 + result.fee.minor
 
 
-@pytest.mark.parametrize("provider", ["paystack", "stripe"])
+@pytest.mark.parametrize("provider", ["paystack", "stripe", "standardbank_pay"])
 async def test_a_webhook_signed_with_another_key_is_refused(bench: Bench, provider: str) -> None:
     attempt = await bench.collect(provider, "bad_signature")
     with pytest.raises(WebhookRefused, match="signature_mismatch"):
@@ -337,11 +356,14 @@ async def test_wrong_keys_are_refused_by_each_provider(bench: Bench) -> None:
         "paystack": PaystackCredentials(secret_key=SecretStr("sk_test_another")),
         "stripe": StripeCredentials(secret_key=SecretStr("sk_test_another"), webhook_secret=SecretStr("whsec_another")),
         "mpesa": bench.credentials["mpesa"].model_copy(update={"consumer_secret": SecretStr("another")}),
+        "standardbank_pay": bench.credentials["standardbank_pay"].model_copy(
+            update={"api_key": SecretStr("sbp_test_another")}
+        ),
     } | {"kept": bench.credentials}
     try:
         for provider in ADAPTERS:
             await bench.control("POST", "/outcomes", provider=provider, outcome="success", times=1)
-            order = an_order(Money(50_000, "KES" if provider == "mpesa" else "USD"))
+            order = an_order(Money(50_000, CURRENCIES[provider]))
             result = await bench.adapters[provider].collect(order, bench.credentials[provider])
             assert (result.verdict, result.failure.code) == (Verdict.REFUSED, "authentication_failed")
     finally:

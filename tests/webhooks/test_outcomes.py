@@ -22,7 +22,8 @@ COMPLETED, FAILED, CANCELLED, EXPIRED, UNDER_REVIEW = "completed", "failed", "ca
 # Paystack tells by webhook of success alone, has no cancelled or expired, and a reference that it does not know was never
 # opened. An M-Pesa prompt cannot be asked about without its id, "still processing" is never final, and its callback proves
 # nothing unless a query confirms it. A Stripe session is ended by us when its time is over, which proves that nothing was
-# paid; an order whose answer was lost has no id to ask with.
+# paid; an order whose answer was lost has no id to ask with. Standard Bank Pay tells every end
+# by webhook, which brings the id too.
 ENDS: dict[str, dict[str, tuple[str, str]]] = {
     "paystack": {
         "success": (COMPLETED, COMPLETED),
@@ -105,6 +106,34 @@ ENDS: dict[str, dict[str, tuple[str, str]]] = {
         "asynchronous": (COMPLETED, COMPLETED),
         "asynchronous_failure": (FAILED, FAILED),
     },
+    "standardbank_pay": {
+        "success": (COMPLETED, COMPLETED),
+        "decline": (FAILED, FAILED),
+        "insufficient_funds": (FAILED, FAILED),
+        "cancelled": (CANCELLED, CANCELLED),
+        "expired": (EXPIRED, EXPIRED),
+        "silent": (REQUIRES_ACTION, EXPIRED),
+        "no_answer": (REQUIRES_ACTION, UNDER_REVIEW),
+        "timeout_after_charging": (COMPLETED, COMPLETED),
+        "late_success_after_failure": (COMPLETED, COMPLETED),
+        "duplicate": (COMPLETED, COMPLETED),
+        "out_of_order": (COMPLETED, COMPLETED),
+        "wrong_amount": (UNDER_REVIEW, UNDER_REVIEW),
+        "wrong_currency": (UNDER_REVIEW, UNDER_REVIEW),
+        "bad_signature": (REQUIRES_ACTION, COMPLETED),
+        "slow": (COMPLETED, COMPLETED),
+        "server_error": (PROCESSING, UNDER_REVIEW),
+        "server_error_after_charging": (COMPLETED, COMPLETED),
+        "refuse": (FAILED, FAILED),
+        "rate_limited": (FAILED, FAILED),
+        "html_error": (PROCESSING, UNDER_REVIEW),
+        "callback_before_ack": (COMPLETED, COMPLETED),
+        "webhook_only": (COMPLETED, COMPLETED),
+        "query_only": (REQUIRES_ACTION, COMPLETED),
+        "dropped_after_charging": (COMPLETED, COMPLETED),
+        "asynchronous": (COMPLETED, COMPLETED),
+        "asynchronous_failure": (FAILED, FAILED),
+    },
 }
 CASES = [(provider, outcome) for provider, outcomes in ENDS.items() for outcome in outcomes]
 NEVER_CHARGED = {"server_error", "refuse", "rate_limited", "html_error"}
@@ -163,7 +192,12 @@ async def played(urls: Urls) -> AsyncIterator[dict[tuple[str, str], Played]]:
         urls,
         clock=clock,
         transport=lambda inner: Impatient(inner, 1.0),
-        simulator={"slow_seconds": 0.3, "customer_delay_seconds": 0.1},
+        # The simulator stays in the present while our clock is moved, and shall still believe what we sign.
+        simulator={
+            "slow_seconds": 0.3,
+            "customer_delay_seconds": 0.1,
+            "standardbank_pay_window_seconds": 10_000_000,
+        },
         access_token_seconds=10_000_000,
         ladder_seconds=(0.2, 0.2),
         overtaken_delays_seconds=(0.2, 0.2),

@@ -112,6 +112,11 @@ def _towards_simulator(settings: Settings, simulator: SimulatorSettings, url: st
             "shortcode": simulator.mpesa_shortcode,
             "passkey": simulator.mpesa_passkey,
         },
+        "standardbank_pay": {
+            "api_key": simulator.standardbank_pay_api_key,
+            "client_id": simulator.standardbank_pay_client_id,
+            "signing_secret": simulator.standardbank_pay_signing_secret,
+        },
     }
     credentials = dict(settings.provider_credentials)
     base_urls = dict(settings.provider_base_urls)

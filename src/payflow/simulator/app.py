@@ -18,6 +18,7 @@ from payflow.simulator.outcomes import PROVIDERS
 from payflow.simulator.pages import Pages
 from payflow.simulator.paystack import Paystack
 from payflow.simulator.settings import SimulatorNotAllowed, SimulatorSettings
+from payflow.simulator.standardbank_pay import StandardBankPay
 from payflow.simulator.state import Simulation, reply
 from payflow.simulator.stripe import Stripe
 from payflow.simulator.webhooks import Clock
@@ -31,8 +32,17 @@ def create_simulator(
         raise SimulatorNotAllowed("the payment simulator refuses to run while PAYFLOW_ENVIRONMENT is 'production'")
     simulation = Simulation(settings, clock, transport)
     paystack, mpesa, stripe = Paystack(simulation), Mpesa(simulation), Stripe(simulation)
-    control = Control(simulation, {"paystack": paystack, "mpesa": mpesa, "stripe": stripe})
-    pages = Pages(simulation, paystack, stripe)
+    standardbank_pay = StandardBankPay(simulation)
+    control = Control(
+        simulation,
+        {
+            "paystack": paystack,
+            "mpesa": mpesa,
+            "stripe": stripe,
+            "standardbank_pay": standardbank_pay,
+        },
+    )
+    pages = Pages(simulation, paystack, stripe, standardbank_pay)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -45,6 +55,7 @@ def create_simulator(
             Mount("/paystack", routes=paystack.routes()),
             Mount("/mpesa", routes=mpesa.routes()),
             Mount("/stripe", routes=stripe.routes()),
+            Mount("/standardbank_pay", routes=standardbank_pay.routes()),
             Mount("/checkout", routes=pages.routes()),
             Mount("/_control", routes=control.routes()),
         ],

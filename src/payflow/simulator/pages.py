@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from payflow.simulator.paystack import Paystack
+from payflow.simulator.standardbank_pay import StandardBankPay
 from payflow.simulator.state import Charge, NoSuchCharge, NotPossible, Provider, Simulation
 from payflow.simulator.stripe import Stripe
 from payflow.simulator.stripe_objects import Intent, Session
@@ -49,10 +50,13 @@ NOT_REAL = "This page belongs to the simulator. No money moves."
 
 
 class Pages:
-    def __init__(self, simulation: Simulation, paystack: Paystack, stripe: Stripe) -> None:
+    def __init__(
+        self, simulation: Simulation, paystack: Paystack, stripe: Stripe, standardbank_pay: StandardBankPay
+    ) -> None:
         self.simulation = simulation
         self.paystack = paystack
         self.stripe = stripe
+        self.standardbank_pay = standardbank_pay
 
     def routes(self) -> list[Route]:
         return [
@@ -60,6 +64,7 @@ class Pages:
             Route("/paystack/{code}", self.answer_paystack, methods=["POST"]),
             Route("/stripe/{id}", self.show_stripe, methods=["GET"]),
             Route("/stripe/{id}", self.answer_stripe, methods=["POST"]),
+            Route("/standardbank_pay/{id}", self.standardbank_pay_page, methods=["GET", "POST"]),
         ]
 
     async def show_paystack(self, request: Request) -> Response:
@@ -108,6 +113,20 @@ class Pages:
         elif target.return_url:
             return RedirectResponse(with_query(target.return_url, returned(target)), 303)
         return page("Stripe checkout", target.charge, note)
+
+    async def standardbank_pay_page(self, request: Request) -> Response:
+        """The order names no address to go back to, so the page stays. A decline is final there."""
+        try:
+            charge = self.standardbank_pay.checkout(request.path_params["id"]).charge
+        except NoSuchCharge:
+            return not_found()
+        note = NOT_REAL
+        if request.method == "POST" and charge.status != "pending":
+            note = f"Nothing was changed: the payment is {charge.status}."
+        elif request.method == "POST":
+            note = await self.act(self.standardbank_pay, charge, await read_action(request))
+            note = "Declined." if charge.status == "failed" else note
+        return page("Standard Bank Pay approval", charge, note)
 
     async def act(self, provider: Provider, charge: Charge, action: str | None) -> str:
         """The webhook is on its way, not waited for: redirect and webhook race each other as in real life."""

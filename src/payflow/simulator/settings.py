@@ -39,6 +39,7 @@ class Behaviour(BaseModel):
     mpesa_one_token_at_a_time: bool = False
     mpesa_expires_in_as_text: bool = True
     mpesa_requests_per_minute: PositiveInt | None = None
+    standardbank_pay_window_seconds: PositiveInt = 300
 
 
 class SimulatorSettings(Behaviour, BaseSettings):
@@ -66,6 +67,9 @@ class SimulatorSettings(Behaviour, BaseSettings):
     mpesa_consumer_secret: str = "simulator_consumer_secret"  # noqa: S105
     mpesa_shortcode: str = "174379"
     mpesa_passkey: str = SANDBOX_PASSKEY
+    standardbank_pay_api_key: str = "sbp_test_simulator"
+    standardbank_pay_client_id: str = "simulator"
+    standardbank_pay_signing_secret: str = "simulator_signing_secret"  # noqa: S105
 
     @property
     def base_url(self) -> str:

@@ -105,7 +105,7 @@ def document_webhooks(document: dict[str, Any], prefix: str) -> None:
         "in": "path",
         "required": True,
         "schema": {"type": "string"},
-        "description": "The provider's path name: `paystack`, `stripe`, `lipa` (M-Pesa).",
+        "description": "The provider's path name: `paystack`, `stripe`, `standardbank`, `lipa` (M-Pesa).",
         "example": "paystack",
     }
     token = {
