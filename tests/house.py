@@ -57,7 +57,14 @@ STRIPE = {
     "customer": {"email": "jenny@example.com", "name": "Jenny Rosen"},
     "return_url": "https://shop.example/return",
 }
-BODIES = {"paystack": PAYSTACK, "mpesa": MPESA, "stripe": STRIPE}
+MONIEPOINT = {
+    "provider": "moniepoint",
+    "amount": "4200.00",
+    "currency": "NGN",
+    "customer": {"email": "chidi@example.com", "name": "Chidi Eze"},
+    "return_url": "https://shop.example/return",
+}
+BODIES = {"paystack": PAYSTACK, "mpesa": MPESA, "stripe": STRIPE, "moniepoint": MONIEPOINT}
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,11 @@ def simulator_credentials(simulator: SimulatorSettings) -> dict[str, dict[str, S
             "consumer_secret": SecretStr(simulator.mpesa_consumer_secret),
             "shortcode": SecretStr(simulator.mpesa_shortcode),
             "passkey": SecretStr(simulator.mpesa_passkey),
+        },
+        "moniepoint": {
+            "api_key": SecretStr(simulator.moniepoint_api_key),
+            "secret_key": SecretStr(simulator.moniepoint_secret_key),
+            "contract_code": SecretStr(simulator.moniepoint_contract_code),
         },
     }
 
@@ -274,6 +286,7 @@ async def running_house(
             public_url=SIMULATOR,
             paystack_webhook_url=f"{API}/api/v1/webhooks/paystack",
             stripe_webhook_url=f"{API}/api/v1/webhooks/stripe",
+            moniepoint_webhook_url=f"{API}/api/v1/webhooks/moniepoint",
             **{"customer_delay_seconds": 0.05, "webhook_backoff_seconds": 0.05, **(simulator or {})},
         )
         towards_api = _Late()

@@ -1,11 +1,12 @@
-"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja and Stripe, and their webhooks, without any money.
+"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja, Stripe and Moniepoint (Monnify), and their webhooks,
+without any money.
 
-    python -m payflow.simulator          http://127.0.0.1:8090/{paystack,mpesa,stripe}, settings PAYFLOW_SIMULATOR_…
+    python -m payflow.simulator          http://127.0.0.1:8090/<provider>, settings PAYFLOW_SIMULATOR_…
 
 It imports nothing else of the service, so that its own signing and status words can contradict the adapters'.
 
-An amount whose last three digits are listed here chooses what happens (Paystack and Stripe: of the minor unit, so NGN
-19.01; M-Pesa: of whole shillings, so KES 1,901, or the phone 2547000009NN with the last two digits of the table). All
+An amount whose last three digits are listed here chooses what happens (of the minor unit, so NGN 19.01;
+M-Pesa: of whole shillings, so KES 1,901, or the phone 2547000009NN with the last two digits of the table). All
 others succeed. `POST /_control/outcomes` goes before the amount. The amount of a refund chooses likewise, where the
 outcome makes sense for a refund.
 

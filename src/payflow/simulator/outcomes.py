@@ -7,7 +7,7 @@ from typing import Any, Literal
 Answer = Literal["normal", "slow", "hang", "drop", "server_error", "refuse", "rate_limited", "html_error"]
 Operation = Literal["collect", "refund"]
 
-PROVIDERS = ("paystack", "mpesa", "stripe")
+PROVIDERS = ("paystack", "mpesa", "stripe", "moniepoint")
 MAGIC_DIGITS = 1000  # the last three digits of an amount choose the outcome
 
 
@@ -33,7 +33,7 @@ class Outcome:
 
 
 BOTH: tuple[Operation, ...] = ("collect", "refund")
-SIGNED = ("paystack", "stripe")
+SIGNED = ("paystack", "stripe", "moniepoint")
 
 OUTCOMES = {
     outcome.name: outcome

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from payflow.simulator.moniepoint import Moniepoint
 from payflow.simulator.paystack import Paystack
 from payflow.simulator.state import Charge, NoSuchCharge, NotPossible, Provider, Simulation
 from payflow.simulator.stripe import Stripe
@@ -49,10 +50,11 @@ NOT_REAL = "This page belongs to the simulator. No money moves."
 
 
 class Pages:
-    def __init__(self, simulation: Simulation, paystack: Paystack, stripe: Stripe) -> None:
+    def __init__(self, simulation: Simulation, paystack: Paystack, stripe: Stripe, moniepoint: Moniepoint) -> None:
         self.simulation = simulation
         self.paystack = paystack
         self.stripe = stripe
+        self.moniepoint = moniepoint
 
     def routes(self) -> list[Route]:
         return [
@@ -60,6 +62,8 @@ class Pages:
             Route("/paystack/{code}", self.answer_paystack, methods=["POST"]),
             Route("/stripe/{id}", self.show_stripe, methods=["GET"]),
             Route("/stripe/{id}", self.answer_stripe, methods=["POST"]),
+            Route("/moniepoint/{reference}", self.show_moniepoint, methods=["GET"]),
+            Route("/moniepoint/{reference}", self.answer_moniepoint, methods=["POST"]),
         ]
 
     async def show_paystack(self, request: Request) -> Response:
@@ -108,6 +112,24 @@ class Pages:
         elif target.return_url:
             return RedirectResponse(with_query(target.return_url, returned(target)), 303)
         return page("Stripe checkout", target.charge, note)
+
+    async def show_moniepoint(self, request: Request) -> Response:
+        try:
+            transaction = self.moniepoint.checkout(request.path_params["reference"])
+        except NoSuchCharge:
+            return not_found()
+        return page("Monnify checkout", transaction.charge, NOT_REAL)
+
+    async def answer_moniepoint(self, request: Request) -> Response:
+        try:
+            transaction = self.moniepoint.checkout(request.path_params["reference"])
+        except NoSuchCharge:
+            return not_found()
+        charge, action = transaction.charge, await read_action(request)
+        note = await self.act(self.moniepoint, charge, action)
+        if transaction.redirect_url and (charge.status == "paid" or action == "cancel"):
+            return RedirectResponse(with_query(transaction.redirect_url, {"paymentReference": charge.reference}), 303)
+        return page("Monnify checkout", charge, note)
 
     async def act(self, provider: Provider, charge: Charge, action: str | None) -> str:
         """The webhook is on its way, not waited for: redirect and webhook race each other as in real life."""
