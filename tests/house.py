@@ -64,7 +64,20 @@ STANDARDBANK_PAY = {
     "currency": "LSL",
     "customer": {"phone": "+26650123456", "name": "Palesa"},
 }
-BODIES = {"paystack": PAYSTACK, "mpesa": MPESA, "stripe": STRIPE, "standardbank_pay": STANDARDBANK_PAY}
+MONIEPOINT = {
+    "provider": "moniepoint",
+    "amount": "4200.00",
+    "currency": "NGN",
+    "customer": {"email": "chidi@example.com", "name": "Chidi Eze"},
+    "return_url": "https://shop.example/return",
+}
+BODIES = {
+    "paystack": PAYSTACK,
+    "mpesa": MPESA,
+    "stripe": STRIPE,
+    "standardbank_pay": STANDARDBANK_PAY,
+    "moniepoint": MONIEPOINT,
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,11 @@ def simulator_credentials(simulator: SimulatorSettings) -> dict[str, dict[str, S
             "api_key": SecretStr(simulator.standardbank_pay_api_key),
             "client_id": SecretStr(simulator.standardbank_pay_client_id),
             "signing_secret": SecretStr(simulator.standardbank_pay_signing_secret),
+        },
+        "moniepoint": {
+            "api_key": SecretStr(simulator.moniepoint_api_key),
+            "secret_key": SecretStr(simulator.moniepoint_secret_key),
+            "contract_code": SecretStr(simulator.moniepoint_contract_code),
         },
     }
 
@@ -305,6 +323,7 @@ async def running_house(
             public_url=SIMULATOR,
             paystack_webhook_url=f"{API}/api/v1/webhooks/paystack",
             stripe_webhook_url=f"{API}/api/v1/webhooks/stripe",
+            moniepoint_webhook_url=f"{API}/api/v1/webhooks/moniepoint",
             **{"customer_delay_seconds": 0.05, "webhook_backoff_seconds": 0.05, **(simulator or {})},
         )
         towards_api = _Late()

@@ -41,7 +41,11 @@ async def configs(shop: House) -> list[dict[str, Any]]:
 async def test_the_providers_are_listed_with_what_they_can_do(urls: Urls) -> None:
     credentials = {"paystack": {"secret_key": SecretStr("sk_test_x")}, "nobody": {"a": SecretStr("b")}, "stripe": {}}
     async with running_house(
-        urls, amqp_url="", worker=False, provider_order=("stripe", "mpesa"), provider_credentials=credentials
+        urls,
+        amqp_url="",
+        worker=False,
+        provider_order=("stripe", "mpesa", "paystack"),
+        provider_credentials=credentials,
     ) as house:
         ada = await house.merchant()
         listed = (await ada.get("/providers")).json()["data"]

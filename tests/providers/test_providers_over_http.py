@@ -15,8 +15,18 @@ import uvicorn
 from pydantic import SecretStr
 
 from payflow.core.money import Money
-from payflow.gateway.contract import ProviderEvent, Query, Result, Trust, Verdict, WebhookRefused, WebhookRequest
+from payflow.gateway.contract import (
+    ActionType,
+    ProviderEvent,
+    Query,
+    Result,
+    Trust,
+    Verdict,
+    WebhookRefused,
+    WebhookRequest,
+)
 from payflow.gateway.http import ProviderHttp, build_http
+from payflow.providers.moniepoint import Moniepoint, MoniepointCredentials
 from payflow.providers.mpesa import Mpesa, MpesaCredentials
 from payflow.providers.paystack import Paystack, PaystackCredentials
 from payflow.providers.standardbank_pay import StandardBankPay, StandardBankPayCredentials
@@ -29,9 +39,10 @@ ADAPTERS: dict[str, Any] = {
     "mpesa": Mpesa,
     "stripe": Stripe,
     "standardbank_pay": StandardBankPay,
+    "moniepoint": Moniepoint,
 }
 BY_PATH = {adapter.declaration.path_name: name for name, adapter in ADAPTERS.items()}
-CURRENCIES = dict.fromkeys(ADAPTERS, "USD") | {"mpesa": "KES", "standardbank_pay": "ZAR"}
+CURRENCIES = dict.fromkeys(ADAPTERS, "USD") | {"mpesa": "KES", "standardbank_pay": "ZAR", "moniepoint": "NGN"}
 WAITING = {Verdict.REQUIRES_ACTION, Verdict.PROCESSING}
 numbers = itertools.count(1)
 
@@ -76,6 +87,11 @@ class Bench:
                 api_key=SecretStr(settings.standardbank_pay_api_key),
                 client_id=settings.standardbank_pay_client_id,
                 signing_secret=SecretStr(settings.standardbank_pay_signing_secret),
+            ),
+            "moniepoint": MoniepointCredentials(
+                api_key=SecretStr(settings.moniepoint_api_key),
+                secret_key=SecretStr(settings.moniepoint_secret_key),
+                contract_code=settings.moniepoint_contract_code,
             ),
         }
 
@@ -194,7 +210,12 @@ async def test_a_customer_who_pays_completes_by_webhook_and_by_query(bench: Benc
     assert (told[0].requested or told[0].paid) == money(attempt)
     asked = await attempt.ended()
     assert asked.verdict is Verdict.COMPLETED
-    assert asked.amount_bound if provider == "mpesa" else asked.requested == asked.paid == money(attempt)
+    if provider == "mpesa":
+        assert asked.amount_bound
+    elif provider == "moniepoint":
+        assert (asked.requested, asked.paid, asked.fee) == (None, money(attempt), Money(1_000, "NGN"))
+    else:
+        assert asked.requested == asked.paid == money(attempt)
     assert (await attempt.charges())["charges"] == 1
 
 
@@ -209,6 +230,10 @@ ENDS = [
     ("standardbank_pay", "decline", Verdict.DECLINED, "declined"),
     ("standardbank_pay", "cancelled", Verdict.CANCELLED, "customer_cancelled"),
     ("standardbank_pay", "expired", Verdict.EXPIRED, "expired"),
+    ("moniepoint", "decline", Verdict.DECLINED, "declined"),
+    ("moniepoint", "insufficient_funds", Verdict.DECLINED, "declined"),
+    ("moniepoint", "cancelled", Verdict.CANCELLED, "customer_cancelled"),
+    ("moniepoint", "expired", Verdict.EXPIRED, "expired"),
 ]
 
 
@@ -283,19 +308,24 @@ async def test_an_order_without_a_readable_answer_is_unknown_and_never_sent_agai
     assert (charges["submissions"], charges["charges"]) == (1, int("after_charging" in outcome))
 
 
+@pytest.mark.parametrize("provider", ["paystack", "moniepoint"])
 @pytest.mark.parametrize(
     ("outcome", "verdict"), [("server_error_after_charging", Verdict.COMPLETED), ("server_error", Verdict.NOT_FOUND)]
 )
-async def test_paystack_tells_by_our_reference_what_became_of_an_unknown_order(
-    bench: Bench, outcome: str, verdict: Verdict
+async def test_what_became_of_an_unknown_order_is_told_by_our_reference(
+    bench: Bench, provider: str, outcome: str, verdict: Verdict
 ) -> None:
-    assert (await (await bench.collect("paystack", outcome)).ended()).verdict is verdict
+    assert (await (await bench.collect(provider, outcome)).ended()).verdict is verdict
 
 
-async def test_a_reference_used_twice_at_paystack_is_unknown_and_then_asked(bench: Bench) -> None:
-    first = await bench.collect("paystack", "success")
-    second = await bench.collect("paystack", "success", reference=first.query.reference)
-    assert (second.collected.verdict, second.collected.raw_status) == (Verdict.UNKNOWN, "400 duplicate_reference")
+@pytest.mark.parametrize(
+    ("provider", "raw_status"),
+    [("paystack", "400 duplicate_reference"), ("moniepoint", "422 99 Duplicate payment reference")],
+)
+async def test_a_reference_used_twice_is_unknown_and_then_asked(bench: Bench, provider: str, raw_status: str) -> None:
+    first = await bench.collect(provider, "success")
+    second = await bench.collect(provider, "success", reference=first.query.reference)
+    assert (second.collected.verdict, second.collected.raw_status) == (Verdict.UNKNOWN, raw_status)
     assert (await second.ended()).verdict is Verdict.COMPLETED
     assert (await second.charges())["charges"] == 1
 
@@ -320,6 +350,29 @@ async def test_another_amount_or_currency_is_told_as_it_is(bench: Bench, provide
     }
 
 
+async def test_a_part_of_the_money_and_another_currency_at_moniepoint_are_told_as_paid(bench: Bench) -> None:
+    part = await (await bench.collect("moniepoint", "wrong_amount")).ended()
+    assert (part.verdict, part.raw_status, part.fee) == (Verdict.COMPLETED, "PARTIALLY_PAID", None)
+    assert part.paid == Money(25_000, "NGN")
+    other = await (await bench.collect("moniepoint", "wrong_currency")).ended()
+    assert (other.verdict, other.paid) == (Verdict.COMPLETED, Money(50_000, "USD"))
+
+
+async def test_a_transfer_that_moniepoint_sends_back_leaves_the_account_open(bench: Bench) -> None:
+    attempt = await bench.collect("moniepoint", "silent", method="bank_transfer")
+    action = attempt.collected.next_action
+    assert action is not None
+    assert (action.type, action.fields["amount"]) == (ActionType.TRANSFER, "500.00")
+    await bench.control("POST", f"/charges/moniepoint/{attempt.query.reference}/reject")
+    (rejected,) = await attempt.results()
+    assert (rejected.verdict, rejected.failure and rejected.failure.code) == (Verdict.DECLINED, "wrong_amount")
+    assert rejected.session_open
+    assert (await attempt.fetch()).verdict is Verdict.REQUIRES_ACTION
+    await bench.control("POST", f"/charges/moniepoint/{attempt.query.reference}/overpay")
+    result = await attempt.ended()
+    assert (result.raw_status, result.paid) == ("OVERPAID", Money(55_000, "NGN"))
+
+
 async def test_another_amount_at_mpesa_is_in_the_callback_only(bench: Bench) -> None:
     attempt = await bench.collect("mpesa", "wrong_amount")
     (event,) = await attempt.events()
@@ -336,7 +389,7 @@ async def test_a_fee_on_top_is_told_beside_what_was_asked(bench: Bench) -> None:
     assert result.paid.minor == 50_000 + result.fee.minor
 
 
-@pytest.mark.parametrize("provider", ["paystack", "stripe", "standardbank_pay"])
+@pytest.mark.parametrize("provider", ["paystack", "stripe", "standardbank_pay", "moniepoint"])
 async def test_a_webhook_signed_with_another_key_is_refused(bench: Bench, provider: str) -> None:
     attempt = await bench.collect(provider, "bad_signature")
     with pytest.raises(WebhookRefused, match="signature_mismatch"):
@@ -359,6 +412,7 @@ async def test_wrong_keys_are_refused_by_each_provider(bench: Bench) -> None:
         "standardbank_pay": bench.credentials["standardbank_pay"].model_copy(
             update={"api_key": SecretStr("sbp_test_another")}
         ),
+        "moniepoint": bench.credentials["moniepoint"].model_copy(update={"secret_key": SecretStr("another")}),
     } | {"kept": bench.credentials}
     try:
         for provider in ADAPTERS:
@@ -395,10 +449,11 @@ async def test_a_second_prompt_on_one_phone_is_refused(bench: Bench) -> None:
     )
 
 
-async def test_a_token_that_another_process_has_ended_is_renewed(bench: Bench) -> None:
-    await bench.collect("mpesa", "success")
+@pytest.mark.parametrize("provider", ["mpesa", "moniepoint"])
+async def test_a_token_that_another_process_has_ended_is_renewed(bench: Bench, provider: str) -> None:
+    await bench.collect(provider, "success")
     await bench.control("POST", "/reset")  # the simulator forgets every token; the adapter still holds one
-    attempt = await bench.collect("mpesa", "success")
+    attempt = await bench.collect(provider, "success")
     assert attempt.collected.verdict is Verdict.REQUIRES_ACTION
     assert (await attempt.charges())["charges"] == 1
 

@@ -117,6 +117,11 @@ def _towards_simulator(settings: Settings, simulator: SimulatorSettings, url: st
             "client_id": simulator.standardbank_pay_client_id,
             "signing_secret": simulator.standardbank_pay_signing_secret,
         },
+        "moniepoint": {
+            "api_key": simulator.moniepoint_api_key,
+            "secret_key": simulator.moniepoint_secret_key,
+            "contract_code": simulator.moniepoint_contract_code,
+        },
     }
     credentials = dict(settings.provider_credentials)
     base_urls = dict(settings.provider_base_urls)
@@ -135,5 +140,6 @@ def _towards_api(simulator: SimulatorSettings, url: str, simulator_url: str) -> 
             "public_url": simulator_url,
             "paystack_webhook_url": f"{url}/api/v1/webhooks/paystack",
             "stripe_webhook_url": f"{url}/api/v1/webhooks/stripe",
+            "moniepoint_webhook_url": f"{url}/api/v1/webhooks/moniepoint",
         }
     )

@@ -274,10 +274,11 @@ class TakesOtp(Protocol):
 
 @runtime_checkable
 class ReceivesWebhooks(Protocol):
-    def verify_webhook(self, request: WebhookRequest, credentials: Sequence[Credentials]) -> None:
+    def verify_webhook(self, request: WebhookRequest, credentials: Sequence[Credentials]) -> Trust | None:
         """WebhookRefused unless one of the credentials (the present ones, and those being rotated out) proves the origin.
 
-        Runs before anything is parsed, in constant time."""
+        Runs before anything is parsed, in constant time. CONFIRM lets in what the credentials allow without proof: none of
+        its events is believed further than that, whatever `translate` declares."""
         ...
 
     def translate(self, request: WebhookRequest) -> Sequence[ProviderEvent]:

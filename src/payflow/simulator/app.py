@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import httpx
 from starlette.applications import Starlette
@@ -12,7 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from payflow.simulator.control import Control
+from payflow.simulator.control import Control, Resettable
+from payflow.simulator.moniepoint import Moniepoint
 from payflow.simulator.mpesa import Mpesa
 from payflow.simulator.outcomes import PROVIDERS
 from payflow.simulator.pages import Pages
@@ -24,6 +26,12 @@ from payflow.simulator.stripe import Stripe
 from payflow.simulator.webhooks import Clock
 
 
+class Half(Resettable, Protocol):
+    """A provider's half: its routes, and what its customers can do."""
+
+    def routes(self) -> list[Route]: ...
+
+
 def create_simulator(
     settings: SimulatorSettings, *, clock: Clock = time.time, transport: httpx.AsyncBaseTransport | None = None
 ) -> Starlette:
@@ -31,18 +39,17 @@ def create_simulator(
     if settings.environment.strip().lower() == "production":
         raise SimulatorNotAllowed("the payment simulator refuses to run while PAYFLOW_ENVIRONMENT is 'production'")
     simulation = Simulation(settings, clock, transport)
-    paystack, mpesa, stripe = Paystack(simulation), Mpesa(simulation), Stripe(simulation)
-    standardbank_pay = StandardBankPay(simulation)
-    control = Control(
-        simulation,
-        {
-            "paystack": paystack,
-            "mpesa": mpesa,
-            "stripe": stripe,
-            "standardbank_pay": standardbank_pay,
-        },
-    )
-    pages = Pages(simulation, paystack, stripe, standardbank_pay)
+    paystack, stripe = Paystack(simulation), Stripe(simulation)
+    moniepoint, standardbank_pay = Moniepoint(simulation), StandardBankPay(simulation)
+    halves: dict[str, Half] = {
+        "paystack": paystack,
+        "mpesa": Mpesa(simulation),
+        "stripe": stripe,
+        "standardbank_pay": standardbank_pay,
+        "moniepoint": moniepoint,
+    }
+    control = Control(simulation, halves)
+    pages = Pages(simulation, paystack, stripe, standardbank_pay, moniepoint)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -52,10 +59,7 @@ def create_simulator(
     app = Starlette(
         routes=[
             Route("/", index),
-            Mount("/paystack", routes=paystack.routes()),
-            Mount("/mpesa", routes=mpesa.routes()),
-            Mount("/stripe", routes=stripe.routes()),
-            Mount("/standardbank_pay", routes=standardbank_pay.routes()),
+            *(Mount(f"/{name}", routes=half.routes()) for name, half in halves.items()),
             Mount("/checkout", routes=pages.routes()),
             Mount("/_control", routes=control.routes()),
         ],

@@ -7,7 +7,7 @@ from typing import Any, Literal
 Answer = Literal["normal", "slow", "hang", "drop", "server_error", "refuse", "rate_limited", "html_error"]
 Operation = Literal["collect", "refund"]
 
-PROVIDERS = ("paystack", "mpesa", "stripe", "standardbank_pay")
+PROVIDERS = ("paystack", "mpesa", "stripe", "standardbank_pay", "moniepoint")
 MAGIC_DIGITS = 1000  # the last three digits of an amount choose the outcome
 
 
@@ -33,7 +33,7 @@ class Outcome:
 
 
 BOTH: tuple[Operation, ...] = ("collect", "refund")
-SIGNED = ("paystack", "stripe", "standardbank_pay")
+SIGNED = ("paystack", "stripe", "standardbank_pay", "moniepoint")
 
 OUTCOMES = {
     outcome.name: outcome

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from payflow.simulator.moniepoint import Moniepoint
 from payflow.simulator.paystack import Paystack
 from payflow.simulator.standardbank_pay import StandardBankPay
 from payflow.simulator.state import Charge, NoSuchCharge, NotPossible, Provider, Simulation
@@ -51,12 +52,18 @@ NOT_REAL = "This page belongs to the simulator. No money moves."
 
 class Pages:
     def __init__(
-        self, simulation: Simulation, paystack: Paystack, stripe: Stripe, standardbank_pay: StandardBankPay
+        self,
+        simulation: Simulation,
+        paystack: Paystack,
+        stripe: Stripe,
+        standardbank_pay: StandardBankPay,
+        moniepoint: Moniepoint,
     ) -> None:
         self.simulation = simulation
         self.paystack = paystack
         self.stripe = stripe
         self.standardbank_pay = standardbank_pay
+        self.moniepoint = moniepoint
 
     def routes(self) -> list[Route]:
         return [
@@ -65,6 +72,8 @@ class Pages:
             Route("/stripe/{id}", self.show_stripe, methods=["GET"]),
             Route("/stripe/{id}", self.answer_stripe, methods=["POST"]),
             Route("/standardbank_pay/{id}", self.standardbank_pay_page, methods=["GET", "POST"]),
+            Route("/moniepoint/{reference}", self.show_moniepoint, methods=["GET"]),
+            Route("/moniepoint/{reference}", self.answer_moniepoint, methods=["POST"]),
         ]
 
     async def show_paystack(self, request: Request) -> Response:
@@ -127,6 +136,24 @@ class Pages:
             note = await self.act(self.standardbank_pay, charge, await read_action(request))
             note = "Declined." if charge.status == "failed" else note
         return page("Standard Bank Pay approval", charge, note)
+
+    async def show_moniepoint(self, request: Request) -> Response:
+        try:
+            transaction = self.moniepoint.checkout(request.path_params["reference"])
+        except NoSuchCharge:
+            return not_found()
+        return page("Monnify checkout", transaction.charge, NOT_REAL)
+
+    async def answer_moniepoint(self, request: Request) -> Response:
+        try:
+            transaction = self.moniepoint.checkout(request.path_params["reference"])
+        except NoSuchCharge:
+            return not_found()
+        charge, action = transaction.charge, await read_action(request)
+        note = await self.act(self.moniepoint, charge, action)
+        if transaction.redirect_url and (charge.status == "paid" or action == "cancel"):
+            return RedirectResponse(with_query(transaction.redirect_url, {"paymentReference": charge.reference}), 303)
+        return page("Monnify checkout", charge, note)
 
     async def act(self, provider: Provider, charge: Charge, action: str | None) -> str:
         """The webhook is on its way, not waited for: redirect and webhook race each other as in real life."""

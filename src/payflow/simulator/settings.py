@@ -20,6 +20,7 @@ class Behaviour(BaseModel):
 
     paystack_webhook_url: str = "http://127.0.0.1:8000/api/v1/webhooks/paystack"
     stripe_webhook_url: str = "http://127.0.0.1:8000/api/v1/webhooks/stripe"
+    moniepoint_webhook_url: str = "http://127.0.0.1:8000/api/v1/webhooks/moniepoint"
     deliver_webhooks: bool = True
     answer_queries: bool = True
     # Off: a charge waits until somebody uses the hosted page or `POST /_control/charges/...`.
@@ -40,6 +41,8 @@ class Behaviour(BaseModel):
     mpesa_expires_in_as_text: bool = True
     mpesa_requests_per_minute: PositiveInt | None = None
     standardbank_pay_window_seconds: PositiveInt = 300
+    # Monnify's sandbox was seen to send its webhooks without a signature.
+    moniepoint_sign_webhooks: bool = True
 
 
 class SimulatorSettings(Behaviour, BaseSettings):
@@ -70,6 +73,9 @@ class SimulatorSettings(Behaviour, BaseSettings):
     standardbank_pay_api_key: str = "sbp_test_simulator"
     standardbank_pay_client_id: str = "simulator"
     standardbank_pay_signing_secret: str = "simulator_signing_secret"  # noqa: S105
+    moniepoint_api_key: str = "MK_TEST_SIMULATOR"
+    moniepoint_secret_key: str = "simulator_moniepoint_secret"  # noqa: S105
+    moniepoint_contract_code: str = "1234567890"
 
     @property
     def base_url(self) -> str:

@@ -13,7 +13,7 @@ from payflow.core.errors import NotAuthenticated, NotFound, RateLimited, Unavail
 from payflow.core.ids import uuid7
 from payflow.core.logging import get_logger
 from payflow.core.settings import Settings
-from payflow.gateway.contract import Provider, ReceivesWebhooks, WebhookRefused, WebhookRequest
+from payflow.gateway.contract import Provider, ReceivesWebhooks, Trust, WebhookRefused, WebhookRequest
 from payflow.gateway.registry import Registry
 from payflow.gateway.signing import CallbackTokens
 from payflow.infra.queue.fallback import SpooledQueue
@@ -73,13 +73,15 @@ class Intake:
         name = provider.declaration.name
         now = self._clock()
         try:
-            attempt_id = await self._prove(provider, arrival, WebhookRequest(arrival.headers, arrival.body, now))
+            attempt_id, trust = await self._prove(provider, arrival, WebhookRequest(arrival.headers, arrival.body, now))
         except WebhookRefused as refusal:
             await self._refuse(name, refusal.reason, arrival)
             raise NotAuthenticated("The webhook does not prove its origin.", code="webhook_refused") from None
         headers = {"provider": name, "received_at": rfc3339(now), "correlation_id": arrival.correlation_id}
         if attempt_id is not None:
             headers["attempt_id"] = str(attempt_id)
+        if trust is not None:
+            headers["trust"] = trust.value
         try:
             taken_by = await self._queue.publish(WEBHOOKS, Message(str(uuid7()), arrival.body, headers))
         except QueueAway as error:
@@ -88,8 +90,10 @@ class Intake:
         self._metrics.count(name, "accepted" if taken_by == self._queue.primary.name else "spooled")
         return provider.declaration.webhook_answer
 
-    async def _prove(self, provider: Provider, arrival: Arrival, request: WebhookRequest) -> UUID | None:
-        """The attempt that the path's token names, if any. WebhookRefused."""
+    async def _prove(
+        self, provider: Provider, arrival: Arrival, request: WebhookRequest
+    ) -> tuple[UUID | None, Trust | None]:
+        """The attempt that the path's token names, if any, and how far the events can be believed at most. WebhookRefused."""
         declaration = provider.declaration
         attempt_id = None
         if arrival.token is not None:
@@ -104,8 +108,7 @@ class Intake:
         if credentials is None:
             raise WebhookRefused("no_secret")
         assert isinstance(provider, ReceivesWebhooks)
-        provider.verify_webhook(request, credentials.all)
-        return attempt_id
+        return attempt_id, provider.verify_webhook(request, credentials.all)
 
     async def _refuse(self, provider: str, reason: str, arrival: Arrival) -> None:
         self._metrics.count(provider, "refused")

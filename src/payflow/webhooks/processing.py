@@ -8,7 +8,7 @@ Deduplication saves work; what makes a repeat harmless is that `settle` is idemp
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -153,6 +153,9 @@ class WebhookProcessor:
             return work
         try:
             work.events = provider.translate(WebhookRequest({}, message.body, work.received_at))
+            if headers.get("trust") == Trust.CONFIRM:
+                # Let in without proof: a hint, and never what makes the genuine one a duplicate.
+                work.events = [replace(event, trust=Trust.CONFIRM, dedupe_key=None) for event in work.events]
         except WebhookMalformed as error:
             work.disposition = Disposition(Ending.DEAD, f"malformed: {error}")
             work.outcome = "malformed"

@@ -1,0 +1,521 @@
+"""Moniepoint through its web gateway Monnify: a hosted checkout, or an account to transfer to (developers.monnify.com).
+
+- Amounts are naira with two decimals, written as 100.00 and as "100.00" in one and the same answer.
+- `responseCode` is text or a number, `requestSuccessful` may be false under HTTP 200. A 401 may also mean "not enabled for
+  you": a token is renewed only where the words say that it has ended, and the order is then repeated once.
+- The paymentReference is the one guard against a second charge. Refused as a duplicate, it may be our own first try: that
+  is unknown, and the query by that same reference tells.
+- While a payment is PENDING its amounts read "0.00". Afterwards nothing tells what we asked for, only what was paid: it has
+  to be ours, or more by exactly what Monnify keeps. Too much or too little is told as paid, so that it is compared.
+- A page and an account live 40 minutes. No failure is told by webhook but a transfer of a wrong amount, which goes back to
+  the customer, who may try again.
+- Webhooks have no id; their key is the secret key. The sandbox was seen to send none signed: test credentials may let such
+  ones in, as hints to ask for.
+- References hold `|`, which Monnify does not encode in the page's address itself.
+"""
+
+import asyncio
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from payflow.core.clock import Clock
+from payflow.core.money import Money
+from payflow.gateway.contract import (
+    ActionType,
+    CollectOrder,
+    Declaration,
+    Failure,
+    NextAction,
+    Operation,
+    OrderNotAcceptable,
+    ProviderEvent,
+    Query,
+    Result,
+    Trust,
+    Verdict,
+    WebhookMalformed,
+    WebhookRequest,
+)
+from payflow.gateway.http import Answer, NotSent, OutcomeUnknown, ProviderHttp, Unreadable
+from payflow.gateway.reading import (
+    DECLINED,
+    INVALID,
+    NO_ACCESS,
+    SETUP,
+    TOO_MANY,
+    UNREACHABLE,
+    major_units,
+    number,
+    silence,
+    told,
+    web_address,
+    word,
+)
+from payflow.gateway.signing import verify_hmac_hex
+
+LOGIN = "/api/v1/auth/login"
+INITIATE = "/api/v1/merchant/transactions/init-transaction"
+OPEN_ACCOUNT = "/api/v1/merchant/bank-transfer/init-payment"
+QUERY = "/api/v2/merchant/transactions/query"
+
+SESSION_LIFE = timedelta(minutes=40)
+METHODS = {"card": "CARD", "bank_transfer": "ACCOUNT_TRANSFER", "ussd": "USSD"}
+# What must not be repeated from a message: keys and tokens, known by their shape.
+KEYS = re.compile(r"MK_[A-Z]+_\w+|eyJ[\w.=-]+|[\w.=-]{20,}")
+
+DECLARATION = Declaration(
+    name="moniepoint",
+    path_name="moniepoint",
+    title="Moniepoint",
+    currencies=frozenset({"NGN"}),
+    countries=frozenset({"NG"}),
+    methods=frozenset(METHODS),
+    live_base_url="https://api.monnify.com",
+    session_life=SESSION_LIFE,
+    webhook_sources=frozenset({"35.242.133.146"}),
+)
+
+STATUSES = {
+    "PENDING": Verdict.REQUIRES_ACTION,
+    "PAID": Verdict.COMPLETED,
+    "OVERPAID": Verdict.COMPLETED,
+    "PARTIALLY_PAID": Verdict.COMPLETED,
+    "UNDERPAID": Verdict.COMPLETED,
+    "FAILED": Verdict.DECLINED,
+    "ABANDONED": Verdict.EXPIRED,
+    "CANCELLED": Verdict.CANCELLED,
+    "EXPIRED": Verdict.EXPIRED,
+    "REVERSED": Verdict.REVERSED,
+    "REFUNDED": Verdict.REVERSED,
+}
+UNPAID = {Verdict.REQUIRES_ACTION, Verdict.DECLINED, Verdict.CANCELLED, Verdict.EXPIRED}
+
+WRONG_CURRENCY = Failure("unsupported_currency", "This account cannot take this currency.")
+FAILURES = {
+    "FAILED": DECLINED,
+    "ABANDONED": Failure("expired", "The payment was not completed in time."),
+    "CANCELLED": Failure("customer_cancelled", "The payment was cancelled."),
+    "EXPIRED": Failure("expired", "The payment was not completed in time."),
+}
+WRONG_AMOUNT = Failure("wrong_amount", "Another amount than due was transferred. It goes back to the sender.")
+
+# By the words that a message begins with, because the code is nearly always 99. Nothing was opened.
+REFUSALS = (
+    ("could not find specified contract", SETUP),
+    ("merchant is not permitted to perform this operation", SETUP),
+    ("unknown currency code supplied", WRONG_CURRENCY),
+    ("the request could not be completed due to malformed syntax", INVALID),
+    ("unauthorized, supply authorization header", NO_ACCESS),
+    ("bad credentials", NO_ACCESS),
+    ("invalid key", NO_ACCESS),
+)
+NOT_FOUND = ("there's no transaction matching supplied reference", "could not find transaction with payment reference")
+# Monnify answers the same words under several of these; 500 and above prove nothing.
+SAYING_NO = {200, 400, 401, 403, 404, 422}
+ENDED_TOKEN = ("access token expired", "cannot convert access token to json")
+
+MOVING_EVENTS = {"SUCCESSFUL_TRANSACTION", "REJECTED_PAYMENT"}
+OPERATIONS = {"REFUND": Operation.REFUND, "DISBURSEMENT": Operation.PAYOUT}
+# What tells one event of a type from another; the others repeat.
+IDENTITIES = {
+    "SUCCESSFUL_TRANSACTION": "transactionReference",
+    "REJECTED_PAYMENT": "transactionReference",
+    "SUCCESSFUL_DISBURSEMENT": "reference",
+    "FAILED_DISBURSEMENT": "reference",
+    "REVERSED_DISBURSEMENT": "reference",
+    "SUCCESSFUL_REFUND": "refundReference",
+    "FAILED_REFUND": "refundReference",
+    "SETTLEMENT": "settlementReference",
+}
+
+
+class MoniepointCredentials(BaseModel):
+    """The secret key also signs the webhooks. `allow_unsigned_webhooks` is for the sandbox: such webhooks are only hints."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    api_key: SecretStr
+    secret_key: SecretStr = Field(min_length=1)
+    contract_code: str = Field(pattern=r"^[0-9]{4,20}$")
+    allow_unsigned_webhooks: bool = False
+
+    @model_validator(mode="after")
+    def _shaped(self) -> "MoniepointCredentials":
+        key = self.api_key.get_secret_value()
+        if not re.fullmatch(r"MK_(TEST|PROD)_[A-Za-z0-9_]+", key):
+            raise ValueError("an API key begins with MK_TEST_ or MK_PROD_")
+        if self.allow_unsigned_webhooks and not key.startswith("MK_TEST_"):
+            raise ValueError("only test credentials may allow unsigned webhooks")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    value: str = field(repr=False)
+    renew_at: datetime
+
+
+class _NoToken(Exception):
+    """No token was given, so the call that needs one was not made: refused where Monnify said why, else not sent."""
+
+    def __init__(self, failure: Failure, status: str) -> None:
+        self.verdict = Verdict.NOT_SENT if failure is UNREACHABLE else Verdict.REFUSED
+        self.failure = failure
+        self.status = status
+        super().__init__(status)
+
+
+class Moniepoint:
+    declaration: ClassVar[Declaration] = DECLARATION
+    CredentialsModel: ClassVar[type[BaseModel]] = MoniepointCredentials
+
+    def __init__(self, http: ProviderHttp, base_url: str, clock: Clock) -> None:
+        self._http = http
+        self._base_url = base_url.rstrip("/")
+        self._clock = clock
+        self._tokens: dict[str, _Token] = {}
+        self._renewals: dict[str, asyncio.Lock] = {}
+
+    def check(self, order: CollectOrder) -> None:
+        if order.amount.currency not in DECLARATION.currencies:
+            raise OrderNotAcceptable("/currency", "Moniepoint takes Nigerian naira only.")
+        if order.method is not None and order.method not in DECLARATION.methods:
+            raise OrderNotAcceptable("/method", f"Moniepoint does not offer {order.method}.")
+        if not order.customer.email:
+            raise OrderNotAcceptable("/customer/email", "Moniepoint requires the customer's email address.")
+
+    async def collect(self, order: CollectOrder, credentials: MoniepointCredentials) -> Result:
+        try:
+            body = _order_body(order, credentials)
+            result = self._accepted(await self._send("collect", "POST", INITIATE, credentials, body))
+        except _NoToken as refusal:
+            return Result(refusal.verdict, raw_status=refusal.status, failure=refusal.failure)
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return silence(error)
+        if order.method == "bank_transfer" and result.verdict is Verdict.REQUIRES_ACTION:
+            return await self._with_account(result, credentials)
+        return result
+
+    async def fetch(self, query: Query, credentials: MoniepointCredentials) -> Result:
+        """By our reference: it also finds an order whose answer was lost, and no hint can put another in its place."""
+        path = f"{QUERY}?paymentReference={quote(query.reference, safe='')}"
+        try:
+            return _fetched(await self._send("fetch", "GET", path, credentials))
+        except (_NoToken, NotSent, OutcomeUnknown, Unreadable) as error:
+            return Result(Verdict.UNKNOWN, raw_status=str(error))
+
+    def verify_webhook(self, request: WebhookRequest, credentials: Sequence[MoniepointCredentials]) -> Trust | None:
+        """A signature that is there must fit, also where none is asked for. Only the present credentials may ask for none."""
+        header = request.headers.get("monnify-signature")
+        if not header and credentials and credentials[0].allow_unsigned_webhooks:
+            return Trust.CONFIRM
+        secrets = [item.secret_key.get_secret_value() for item in credentials]
+        verify_hmac_hex(header, request.body, secrets, "sha512")
+        return None
+
+    def translate(self, request: WebhookRequest) -> Sequence[ProviderEvent]:
+        try:
+            body = _object(request.body)
+            return [_event(body.get("eventType"), body.get("eventData"))]
+        except Unreadable as error:
+            raise WebhookMalformed(f"no readable Monnify event: {error}") from None
+
+    async def _send(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        credentials: MoniepointCredentials,
+        body: dict[str, Any] | None = None,
+    ) -> Answer:
+        """With a token; with a new one when the first has ended, which is said before Monnify acts."""
+        token = await self._token(credentials)
+        answer = await self._call(operation, method, path, token, body)
+        if _token_ended(answer):
+            token = await self._token(credentials, refused=token)
+            answer = await self._call(operation, method, path, token, body)
+        return answer
+
+    async def _call(self, operation: str, method: str, path: str, token: str, body: dict[str, Any] | None) -> Answer:
+        url, headers = self._base_url + path, {"authorization": f"Bearer {token}"}
+        return await self._http.send(DECLARATION.name, operation, method, url, headers=headers, json=body)
+
+    async def _token(self, credentials: MoniepointCredentials, refused: str | None = None) -> str:
+        """One renewal at a time: who waited for it takes what it brought."""
+        key = _fingerprint(credentials)
+        async with self._renewals.setdefault(key, asyncio.Lock()):
+            token = self._tokens.get(key)
+            if token is None or token.value == refused or token.renew_at <= self._clock():
+                token = self._tokens[key] = await self._new_token(credentials)
+            return token.value
+
+    async def _new_token(self, credentials: MoniepointCredentials) -> _Token:
+        """_NoToken also when no answer comes: the order itself never left."""
+        pair = f"{credentials.api_key.get_secret_value()}:{credentials.secret_key.get_secret_value()}"
+        headers = {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        asked_at = self._clock()
+        try:
+            answer = await self._http.send(DECLARATION.name, "token", "POST", self._base_url + LOGIN, headers=headers)
+            body = _granted(answer)
+            if body is None:
+                raise _NoToken(_login_failure(answer), f"token {_said(answer)}".strip())
+        except (OutcomeUnknown, Unreadable) as error:
+            raise _NoToken(UNREACHABLE, f"token {error}") from error
+        value, life = word(body.get("accessToken"), 10_000), number(body.get("expiresIn")) or 0
+        if not value:
+            raise _NoToken(UNREACHABLE, "token 200 without accessToken")
+        return _Token(value, asked_at + timedelta(seconds=min(life, 86_400) - 60))
+
+    def _accepted(self, answer: Answer) -> Result:
+        """The answer to an order."""
+        body = _granted(answer)
+        if body is None:
+            return _refused(answer)
+        references = _words(body.get("transactionReference"))
+        url = web_address(body.get("checkoutUrl")).replace("|", "%7C")
+        if not url:
+            return Result(Verdict.UNKNOWN, raw_status="no checkoutUrl", provider_references=references)
+        ends_at = self._clock() + SESSION_LIFE
+        return Result(
+            Verdict.REQUIRES_ACTION,
+            raw_status="PENDING",
+            reference=word(body.get("paymentReference")) or None,
+            provider_references=references,
+            next_action=NextAction(ActionType.REDIRECT, url=url, expires_at=ends_at),
+            checkout_url=url,
+            session_ends_at=ends_at,
+        )
+
+    async def _with_account(self, opened: Result, credentials: MoniepointCredentials) -> Result:
+        """The account to transfer to. Without one, the page that is open shows it: the same payment, nothing is lost."""
+        body = {"transactionReference": "".join(opened.provider_references)}
+        try:
+            granted = _granted(await self._send("open_account", "POST", OPEN_ACCOUNT, credentials, body))
+            action = _transfer(granted or {}, self._clock())
+        except (_NoToken, NotSent, OutcomeUnknown, Unreadable):
+            return opened
+        return dataclasses.replace(opened, next_action=action, session_ends_at=action.expires_at)
+
+
+def _order_body(order: CollectOrder, credentials: MoniepointCredentials) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "amount": orjson.Fragment(order.amount.decimal_text()),
+        "currencyCode": order.amount.currency,
+        "contractCode": credentials.contract_code,
+        "paymentReference": order.reference,
+        "customerEmail": order.customer.email,
+        "paymentDescription": (order.description or "Payment")[:250],
+        "metaData": {"transaction_id": str(order.transaction_id)},
+    }
+    if order.customer.name:
+        body["customerName"] = order.customer.name
+    if order.method is not None:
+        body["paymentMethods"] = [METHODS[order.method]]
+    if order.return_url is not None:
+        body["redirectUrl"] = order.return_url
+    return body
+
+
+def _transfer(body: Mapping[str, Any], now: datetime) -> NextAction:
+    """Where to transfer to. `totalPayable` holds the fee, where the customer bears it."""
+    due = major_units(body.get("totalPayable"), "NGN")
+    found = {"account_number": "accountNumber", "account_name": "accountName", "bank_name": "bankName"}
+    fields = {name: word(body.get(key)) for name, key in found.items()}
+    if not (fields["account_number"] and fields["bank_name"]):
+        raise Unreadable("no account to transfer to")
+    seconds = min(number(body.get("accountDurationSeconds")) or int(SESSION_LIFE.total_seconds()), 86_400)
+    text = f"Transfer NGN {due.decimal_text()} to {fields['account_number']}, {fields['bank_name']}."
+    return NextAction(
+        ActionType.TRANSFER,
+        display_text=text,
+        fields=fields | {"bank_code": word(body.get("bankCode")), "amount": due.decimal_text(), "currency": "NGN"},
+        expires_at=now + timedelta(seconds=seconds),
+    )
+
+
+def _refused(answer: Answer) -> Result:
+    if answer.status == 429:
+        return Result(Verdict.REFUSED, raw_status="429", failure=TOO_MANY)
+    said = _said(answer)
+    if _token_ended(answer):
+        return Result(Verdict.REFUSED, raw_status=said, failure=NO_ACCESS)
+    failure = _listed(answer)
+    if failure is None:
+        return Result(Verdict.UNKNOWN, raw_status=said)
+    return Result(Verdict.REFUSED, raw_status=said, failure=told(failure, said))
+
+
+def _fetched(answer: Answer) -> Result:
+    """The answer to a question."""
+    body = _granted(answer)
+    if body is not None:
+        return _result(body)
+    if _says_no(answer) and _message(answer).lower().startswith(NOT_FOUND):
+        return Result(Verdict.NOT_FOUND, raw_status=_said(answer), expirable=True)
+    return Result(Verdict.UNKNOWN, raw_status=_said(answer))
+
+
+def _result(data: Mapping[str, Any]) -> Result:
+    """A transaction, from a query or from an event. Unreadable where money has no amount."""
+    status = word(data.get("paymentStatus"))
+    verdict = STATUSES.get(status, Verdict.UNKNOWN)
+    empty = _is_nothing(data.get("amountPaid"))
+    if verdict in UNPAID and verdict is not Verdict.REQUIRES_ACTION and not empty:
+        verdict = Verdict.UNKNOWN  # ended without money, it says, and names money
+    paid = major_units(data.get("amountPaid"), data.get("currency")) if verdict is Verdict.COMPLETED else None
+    return Result(
+        verdict,
+        raw_status=status,
+        reference=word(data.get("paymentReference")) or None,
+        provider_references=_words(data.get("transactionReference")),
+        paid=paid,
+        # Of another amount than was due no part is explained as a fee.
+        fee=_fee(paid, data.get("settlementAmount")) if paid and status == "PAID" else None,
+        failure=told(FAILURES[status], status) if verdict in UNPAID and status in FAILURES else None,
+        expirable=verdict in UNPAID and empty,
+    )
+
+
+def _fee(paid: Money, settled: Any) -> Money | None:
+    """What Monnify keeps: the difference between what was paid and what is settled, where it tells that."""
+    try:
+        kept = paid.minor - major_units(settled, paid.currency).minor
+    except Unreadable:
+        return None
+    return Money(kept, paid.currency) if kept > 0 else None
+
+
+def _event(kind: Any, data: Any) -> ProviderEvent:
+    """News that moves nothing yet (refunds, disbursements, settlements) keeps its references, so that it is found by them."""
+    kind = word(kind)
+    if not (kind and isinstance(data, dict)):
+        raise Unreadable("an event without type or data")
+    if kind in MOVING_EVENTS and not (word(data.get("paymentReference")) and word(data.get("transactionReference"))):
+        raise Unreadable(f"{kind} without its references")
+    result = None
+    if kind == "SUCCESSFUL_TRANSACTION":
+        result = _result(data)
+    elif kind == "REJECTED_PAYMENT":
+        result = _rejected(data)
+    identity = word(data.get(IDENTITIES.get(kind, "")))
+    # The same transaction may be told again with another status: that is another event.
+    parts = (kind, identity, word(data.get("paymentStatus")))
+    return ProviderEvent(
+        type=kind,
+        trust=Trust.SIGNED,
+        operation=OPERATIONS.get(kind.rpartition("_")[2], Operation.COLLECT),
+        dedupe_key=":".join(filter(None, parts)) if identity else None,
+        references=_words(data.get("paymentReference"), data.get("refundReference"), data.get("reference")),
+        provider_references=_words(data.get("transactionReference"), data.get("settlementReference")),
+        result=result,
+    )
+
+
+def _rejected(data: Mapping[str, Any]) -> Result:
+    """A transfer of a wrong amount, which Monnify sends back. The account stays open for the right one."""
+    rejection = data.get("paymentRejectionInformation")
+    reason = word(rejection.get("rejectionReason")) if isinstance(rejection, dict) else ""
+    return Result(
+        Verdict.DECLINED,
+        raw_status=f"REJECTED_PAYMENT {reason}".strip(),
+        reference=word(data.get("paymentReference")),
+        provider_references=_words(data.get("transactionReference")),
+        failure=told(WRONG_AMOUNT if reason in ("UNDER_PAYMENT", "OVER_PAYMENT") else DECLINED, reason),
+        session_open=True,
+    )
+
+
+def _granted(answer: Answer) -> dict[str, Any] | None:
+    """What a success holds; None for a refusal. Unreadable for what is neither."""
+    if answer.status != 200:
+        return None
+    body = _object(answer.body)
+    inner = body.get("responseBody")
+    fine = body.get("requestSuccessful") is True and _code(body.get("responseCode")) == "0"
+    return inner if fine and isinstance(inner, dict) else None
+
+
+def _listed(answer: Answer) -> Failure | None:
+    message = _message(answer).lower()
+    return next((failure for words, failure in REFUSALS if _says_no(answer) and message.startswith(words)), None)
+
+
+def _says_no(answer: Answer) -> bool:
+    return answer.status in SAYING_NO and _error(answer).get("requestSuccessful") is False
+
+
+def _login_failure(answer: Answer) -> Failure:
+    if answer.status == 429:
+        return TOO_MANY
+    return NO_ACCESS if answer.status in (401, 403) or _listed(answer) is NO_ACCESS else UNREACHABLE
+
+
+def _token_ended(answer: Answer) -> bool:
+    """In the envelope, or as OAuth has it."""
+    if answer.status != 401:
+        return False
+    return _error(answer).get("error") == "invalid_token" or _message(answer).lower().startswith(ENDED_TOKEN)
+
+
+def _error(answer: Answer) -> dict[str, Any]:
+    """The body, or nothing where it is empty or HTML: then the status has to do."""
+    try:
+        return _object(answer.body)
+    except Unreadable:
+        return {}
+
+
+def _message(answer: Answer) -> str:
+    return word(_error(answer).get("responseMessage"), 1_000)
+
+
+def _said(answer: Answer) -> str:
+    """Status, code and message, without any key or token that the message repeats."""
+    code, message = _code(_error(answer).get("responseCode")), KEYS.sub("***", _message(answer))
+    return " ".join(filter(None, (str(answer.status), code, message)))[:200]
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content, parse_float=Decimal, parse_constant=_no_constant)
+    except (ValueError, ArithmeticError, RecursionError):
+        raise Unreadable("a body that is not JSON") from None
+    if not isinstance(value, dict):
+        raise Unreadable("a body that is not a JSON object")
+    return value
+
+
+def _is_nothing(amount: Any) -> bool:
+    """0, "0.00" or null."""
+    if isinstance(amount, str):
+        return re.fullmatch(r"0+(\.0+)?", amount) is not None
+    return amount is None or (type(amount) in (int, Decimal) and amount == 0)
+
+
+def _words(*found: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for text in map(word, found) if text))
+
+
+def _code(value: Any) -> str:
+    return str(value) if type(value) is int and abs(value) < 1_000_000 else word(value, 40)
+
+
+def _fingerprint(credentials: MoniepointCredentials) -> str:
+    pair = (credentials.api_key.get_secret_value(), credentials.secret_key.get_secret_value())
+    return hashlib.sha256("\0".join(pair).encode()).hexdigest()
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")

@@ -1,0 +1,213 @@
+import asyncio
+import hashlib
+import hmac
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from payflow.simulator import SimulatorSettings
+
+SETTINGS = SimulatorSettings()
+LOGIN = "/moniepoint/api/v1/auth/login"
+INITIATE = "/moniepoint/api/v1/merchant/transactions/init-transaction"
+OPEN_ACCOUNT = "/moniepoint/api/v1/merchant/bank-transfer/init-payment"
+QUERY = "/moniepoint/api/v2/merchant/transactions/query"
+CREDENTIALS = (SETTINGS.moniepoint_api_key, SETTINGS.moniepoint_secret_key)
+ORDER = {
+    "amount": 4_200.50,
+    "customerEmail": "ada@example.com",
+    "paymentReference": "order-1",
+    "currencyCode": "NGN",
+    "contractCode": SETTINGS.moniepoint_contract_code,
+    "redirectUrl": "https://shop.example/back?cart=1",
+}
+
+
+async def bearer(client):
+    response = await client.post(LOGIN, auth=CREDENTIALS)
+    return {"Authorization": f"Bearer {response.json()['responseBody']['accessToken']}"}
+
+
+async def initiate(client, **changes):
+    return await client.post(INITIATE, json=ORDER | changes, headers=await bearer(client))
+
+
+async def query(client, **names):
+    response = await client.get(QUERY, params=names or {"paymentReference": "order-1"}, headers=await bearer(client))
+    return response.json()["responseBody"] if response.status_code == 200 else response
+
+
+async def test_a_token_is_given_for_the_right_keys_and_lives_an_hour(start):
+    now = [datetime(2026, 3, 4, tzinfo=UTC).timestamp()]
+    client = await start(clock=lambda: now[0])
+    refused = await client.post(LOGIN)
+    assert (refused.status_code, refused.json()["responseCode"]) == (401, 99)
+    assert (await client.post(LOGIN, auth=("MK_TEST_X", "y"))).json()["responseMessage"] == "bad credentials"
+    token = await bearer(client)
+    now[0] += 3_601
+    ended = await client.get(QUERY, params={"paymentReference": "x"}, headers=token)
+    assert (ended.status_code, ended.json()["error"]) == (401, "invalid_token")
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer nobody"}])
+async def test_without_a_token_nothing_is_told_or_charged(client, header):
+    for answer in (await client.post(INITIATE, json=ORDER, headers=header), await client.get(QUERY, headers=header)):
+        assert (answer.status_code, answer.json()["requestSuccessful"]) == (401, False)
+    assert (await client.control("GET", "/charges"))["charges"] == []
+
+
+async def test_initiate_answers_with_a_page_whose_address_holds_a_raw_pipe(by_hand):
+    body = (await initiate(by_hand)).json()
+    assert (body["requestSuccessful"], body["responseCode"]) == (True, "0")
+    told = body["responseBody"]
+    assert told["paymentReference"] == "order-1"
+    assert told["transactionReference"].startswith("MNFY|17|")
+    assert told["checkoutUrl"].endswith(f"/checkout/moniepoint/{told['transactionReference']}")
+
+
+async def test_a_pending_payment_reads_nothing_by_either_reference(by_hand):
+    reference = (await initiate(by_hand)).json()["responseBody"]["transactionReference"]
+    by_ours = await query(by_hand)
+    assert (by_ours["paymentStatus"], by_ours["amountPaid"], by_ours["totalPayable"]) == ("PENDING", "0.00", "0.00")
+    assert await query(by_hand, transactionReference=reference) == by_ours
+    path = "/moniepoint/api/v2/transactions/" + reference.replace("|", "%7C")
+    assert (await by_hand.get(path, headers=await bearer(by_hand))).json()["responseBody"] == by_ours
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "message"),
+    [
+        ({"amount": None}, 400, "malformed syntax"),
+        ({"amount": 0}, 400, "malformed syntax"),
+        ({"amount": -5}, 400, "malformed syntax"),
+        ({"amount": 1.005}, 400, "malformed syntax"),
+        ({"amount": True}, 400, "malformed syntax"),
+        ({"customerEmail": "nobody"}, 400, "malformed syntax"),
+        ({"paymentReference": None}, 400, "malformed syntax"),
+        ({"paymentMethods": ["CHEQUE"]}, 400, "malformed syntax"),
+        ({"redirectUrl": "javascript:alert(1)"}, 400, "malformed syntax"),
+        ({"currencyCode": "USD"}, 400, "Unknown currency code supplied"),
+        ({"contractCode": "1"}, 404, "Could not find specified contract"),
+    ],
+)
+async def test_initiate_refuses_what_monnify_refuses(client, changes, status, message):
+    answer = await initiate(client, **changes)
+    assert (answer.status_code, answer.json()["requestSuccessful"]) == (status, False)
+    assert message in answer.json()["responseMessage"]
+
+
+async def test_a_reference_is_taken_once(client):
+    await initiate(client, amount=19.01)
+    again = await initiate(client)
+    assert (again.status_code, again.json()["responseMessage"]) == (422, "Duplicate payment reference")
+
+
+async def test_what_is_unknown_or_not_encoded_is_refused(client):
+    missing = await query(client, paymentReference="nothing")
+    assert missing.status_code == 404
+    assert "Could not find transaction" in missing.json()["responseMessage"]
+    assert (await query(client, page="1")).status_code == 400
+    url = httpx.URL("http://simulator").copy_with(raw_path=QUERY.encode() + b"?transactionReference=MNFY|17")
+    raw = await client.get(url, headers=await bearer(client))
+    assert (raw.status_code, raw.headers["content-type"].partition(";")[0]) == (400, "text/html")
+
+
+async def test_a_paid_checkout_is_told_by_a_webhook_signed_over_the_raw_body(client):
+    await initiate(client, metaData={"order": 7})
+    await client.receiver.wait()
+    request = client.receiver.requests[0]
+    expected = hmac.new(b"simulator_moniepoint_secret", request.content, hashlib.sha512).hexdigest()
+    assert request.headers["monnify-signature"] == expected
+    assert str(request.url) == "http://127.0.0.1:8000/api/v1/webhooks/moniepoint"
+    assert b'"amountPaid":4200.50,' in request.content
+    body = client.receiver.bodies[0]
+    assert body["eventType"] == "SUCCESSFUL_TRANSACTION"
+    data = body["eventData"]
+    assert (data["paymentReference"], data["paymentStatus"], data["settlementAmount"]) == ("order-1", "PAID", "4190.50")
+    assert (data["metaData"], data["currency"]) == ({"order": 7}, "NGN")
+    told = await query(client)
+    assert (told["paymentStatus"], told["amountPaid"], told["settlementAmount"]) == ("PAID", "4200.50", "4190.50")
+
+
+async def test_webhooks_come_without_a_signature_when_the_setting_says_so(start):
+    client = await start(moniepoint_sign_webhooks=False)
+    await initiate(client)
+    await client.receiver.wait()
+    assert "monnify-signature" not in client.receiver.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("amount", "status", "events"),
+    [
+        (19.01, "FAILED", []),
+        (19.02, "FAILED", []),
+        (19.03, "CANCELLED", []),
+        (19.04, "EXPIRED", []),
+        (19.05, "PENDING", []),
+        (19.08, "PAID", ["SUCCESSFUL_TRANSACTION"]),
+        (19.10, "PAID", ["SUCCESSFUL_TRANSACTION", "REJECTED_PAYMENT"]),
+        (19.11, "PARTIALLY_PAID", ["SUCCESSFUL_TRANSACTION"]),
+        (19.22, "PAID", []),
+        (19.26, "PAID", ["SUCCESSFUL_TRANSACTION"]),
+        (19.27, "FAILED", []),
+    ],
+)
+async def test_the_last_three_digits_choose_what_happens(client, amount, status, events):
+    await initiate(client, amount=amount)
+    await asyncio.sleep(0.06)
+    assert (await query(client))["paymentStatus"] == status
+    assert [body["eventType"] for body in client.receiver.bodies] == events
+    [row] = (await client.control("GET", "/charges?provider=moniepoint"))["charges"]
+    assert (row["submissions"], row["charges"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("amount", "status"), [(19.15, 500), (19.17, 404), (19.18, 429), (19.19, 502)])
+async def test_a_refused_call_leaves_no_charge(client, amount, status):
+    assert (await initiate(client, amount=amount)).status_code == status
+    assert (await query(client)).status_code == 404
+
+
+async def test_an_account_to_transfer_to_stays_the_same(by_hand):
+    reference = (await initiate(by_hand)).json()["responseBody"]["transactionReference"]
+    token = await bearer(by_hand)
+    first, second = [
+        (await by_hand.post(OPEN_ACCOUNT, json={"transactionReference": reference}, headers=token)).json()[
+            "responseBody"
+        ]
+        for _ in range(2)
+    ]
+    assert first["accountNumber"] == second["accountNumber"]
+    assert (first["totalPayable"], first["accountDurationSeconds"]) == (4_200.5, 2_400)
+    missing = await by_hand.post(OPEN_ACCOUNT, json={"transactionReference": "MNFY|0"}, headers=token)
+    assert missing.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "event"),
+    [
+        ("overpay", "OVERPAID", "SUCCESSFUL_TRANSACTION"),
+        ("reject", "PENDING", "REJECTED_PAYMENT"),
+        ("abandon", "ABANDONED", None),
+        ("reverse", "REVERSED", None),
+    ],
+)
+async def test_the_customer_can_be_played(by_hand, action, status, event):
+    await initiate(by_hand)
+    await by_hand.control("POST", f"/charges/moniepoint/order-1/{action}")
+    assert (await query(by_hand))["paymentStatus"] == status
+    assert [body["eventType"] for body in by_hand.receiver.bodies] == ([event] if event else [])
+
+
+async def test_the_page_takes_the_answer_and_sends_the_customer_back(by_hand):
+    page = "/checkout" + (await initiate(by_hand)).json()["responseBody"]["checkoutUrl"].split("/checkout")[1]
+    assert "order-1" in (await by_hand.get(page)).text
+    paid = await by_hand.post(page, data={"action": "pay"})
+    assert (paid.status_code, paid.headers["location"]) == (
+        303,
+        "https://shop.example/back?cart=1&paymentReference=order-1",
+    )
+    assert (await query(by_hand))["paymentStatus"] == "PAID"
+    assert (await by_hand.post(page, data={"action": "pay"})).status_code == 303
+    assert (await by_hand.get("/checkout/moniepoint/nothing")).status_code == 404
+    assert (await by_hand.post("/checkout/moniepoint/nothing")).status_code == 404
