@@ -57,7 +57,13 @@ STRIPE = {
     "customer": {"email": "jenny@example.com", "name": "Jenny Rosen"},
     "return_url": "https://shop.example/return",
 }
-BODIES = {"paystack": PAYSTACK, "mpesa": MPESA, "stripe": STRIPE}
+CPAY = {
+    "provider": "cpay",
+    "amount": "150.00",
+    "currency": "LSL",
+    "customer": {"phone": "+26657012345", "name": "Thabo"},
+}
+BODIES = {"paystack": PAYSTACK, "mpesa": MPESA, "stripe": STRIPE, "cpay": CPAY}
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,11 @@ def simulator_credentials(simulator: SimulatorSettings) -> dict[str, dict[str, S
             "consumer_secret": SecretStr(simulator.mpesa_consumer_secret),
             "shortcode": SecretStr(simulator.mpesa_shortcode),
             "passkey": SecretStr(simulator.mpesa_passkey),
+        },
+        "cpay": {
+            "api_key": SecretStr(simulator.cpay_api_key),
+            "client_code": SecretStr(simulator.cpay_client_code),
+            "secret": SecretStr(simulator.cpay_secret),
         },
     }
 

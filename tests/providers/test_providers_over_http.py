@@ -15,15 +15,30 @@ import uvicorn
 from pydantic import SecretStr
 
 from payflow.core.money import Money
-from payflow.gateway.contract import ProviderEvent, Query, Result, Trust, Verdict, WebhookRefused, WebhookRequest
+from payflow.gateway.contract import (
+    ActionType,
+    Customer,
+    ProviderEvent,
+    Query,
+    Result,
+    Submission,
+    Trust,
+    Verdict,
+    WebhookRefused,
+    WebhookRequest,
+)
 from payflow.gateway.http import ProviderHttp, build_http
+from payflow.providers.cpay import Cpay, CpayCredentials
 from payflow.providers.mpesa import Mpesa, MpesaCredentials
 from payflow.providers.paystack import Paystack, PaystackCredentials
 from payflow.providers.stripe import Stripe, StripeCredentials
 from payflow.simulator import SimulatorSettings, create_simulator
 from tests.providers.contract_suite import a_query, an_order
 
-ADAPTERS: dict[str, Any] = {"paystack": Paystack, "mpesa": Mpesa, "stripe": Stripe}
+ADAPTERS: dict[str, Any] = {"paystack": Paystack, "mpesa": Mpesa, "stripe": Stripe, "cpay": Cpay}
+CURRENCIES = {"mpesa": "KES", "cpay": "LSL"}
+BOUND = {"mpesa", "cpay"}  # their queries tell no amount
+PAYERS = {"cpay": {"customer": Customer(phone="+26657012345")}}
 WAITING = {Verdict.REQUIRES_ACTION, Verdict.PROCESSING}
 numbers = itertools.count(1)
 
@@ -64,6 +79,11 @@ class Bench:
                 passkey=SecretStr(settings.mpesa_passkey),
                 shortcode=settings.mpesa_shortcode,
             ),
+            "cpay": CpayCredentials(
+                api_key=SecretStr(settings.cpay_api_key),
+                client_code=settings.cpay_client_code,
+                secret=SecretStr(settings.cpay_secret),
+            ),
         }
 
     async def control(self, method: str, path: str, **body: Any) -> Any:
@@ -74,11 +94,11 @@ class Bench:
     async def collect(self, provider: str, outcome: str, **changes: Any) -> "Attempt":
         await self.control("POST", "/outcomes", provider=provider, outcome=outcome, times=1)
         order = an_order(
-            Money(50_000, "KES" if provider == "mpesa" else "USD"),
+            Money(50_000, CURRENCIES.get(provider, "USD")),
             reference=f"suite{next(numbers):021d}",
-            callback_url="http://merchant.test/api/v1/webhooks/lipa/abc",
+            callback_url=f"http://merchant.test/api/v1/webhooks/{ADAPTERS[provider].declaration.path_name}/abc",
         )
-        order = dataclasses.replace(order, **changes)
+        order = dataclasses.replace(order, **{**PAYERS.get(provider, {}), **changes})
         adapter = self.adapters[provider]
         adapter.check(order)
         result = await adapter.collect(order, self.credentials[provider])
@@ -138,7 +158,8 @@ async def running() -> AsyncIterator[Bench]:
     bench: Bench
 
     async def receive(request: httpx.Request) -> httpx.Response:
-        name = "mpesa" if "/lipa/" in request.url.path else request.url.path.rpartition("/")[2]
+        path_name = request.url.path.split("/webhooks/")[1].partition("/")[0]
+        name = "mpesa" if path_name == "lipa" else path_name
         headers = {key.lower(): value for key, value in request.headers.items()}
         bench.webhooks.append((name, WebhookRequest(headers, await request.aread(), datetime.now(UTC))))
         return httpx.Response(200)
@@ -178,10 +199,10 @@ async def test_a_customer_who_pays_completes_by_webhook_and_by_query(bench: Benc
     assert attempt.collected.next_action is not None
     told = await attempt.results()
     assert {result.verdict for result in told} == {Verdict.COMPLETED}
-    assert (told[0].requested or told[0].paid) == money(attempt)
+    assert (told[0].requested or told[0].paid) == (None if provider == "cpay" else money(attempt))
     asked = await attempt.ended()
     assert asked.verdict is Verdict.COMPLETED
-    assert asked.amount_bound if provider == "mpesa" else asked.requested == asked.paid == money(attempt)
+    assert asked.amount_bound if provider in BOUND else asked.requested == asked.paid == money(attempt)
     assert (await attempt.charges())["charges"] == 1
 
 
@@ -193,6 +214,10 @@ ENDS = [
     ("mpesa", "cancelled", Verdict.CANCELLED, "customer_cancelled"),
     ("mpesa", "expired", Verdict.EXPIRED, "expired"),
     ("stripe", "expired", Verdict.EXPIRED, "expired"),
+    ("cpay", "decline", Verdict.DECLINED, "declined"),
+    ("cpay", "insufficient_funds", Verdict.DECLINED, "declined"),
+    ("cpay", "cancelled", Verdict.CANCELLED, "customer_cancelled"),
+    ("cpay", "expired", Verdict.EXPIRED, "expired"),
 ]
 
 
@@ -337,11 +362,12 @@ async def test_wrong_keys_are_refused_by_each_provider(bench: Bench) -> None:
         "paystack": PaystackCredentials(secret_key=SecretStr("sk_test_another")),
         "stripe": StripeCredentials(secret_key=SecretStr("sk_test_another"), webhook_secret=SecretStr("whsec_another")),
         "mpesa": bench.credentials["mpesa"].model_copy(update={"consumer_secret": SecretStr("another")}),
+        "cpay": bench.credentials["cpay"].model_copy(update={"api_key": SecretStr("another")}),
     } | {"kept": bench.credentials}
     try:
         for provider in ADAPTERS:
             await bench.control("POST", "/outcomes", provider=provider, outcome="success", times=1)
-            order = an_order(Money(50_000, "KES" if provider == "mpesa" else "USD"))
+            order = an_order(Money(50_000, CURRENCIES.get(provider, "USD")), **PAYERS.get(provider, {}))
             result = await bench.adapters[provider].collect(order, bench.credentials[provider])
             assert (result.verdict, result.failure.code) == (Verdict.REFUSED, "authentication_failed")
     finally:
@@ -404,3 +430,91 @@ async def test_a_session_at_stripe_is_also_found_by_its_payment_intent(bench: Be
     by_intent = dataclasses.replace(attempt.query, provider_references=(intent_id,))
     result = await bench.adapters["stripe"].fetch(by_intent, bench.credentials["stripe"])
     assert (result.verdict, result.provider_references) == (Verdict.COMPLETED, (session_id, intent_id))
+
+
+@pytest.mark.parametrize("camel_case", [False, True])
+@pytest.mark.parametrize("method", ["ussd", "card"])
+async def test_cpay_is_understood_in_either_case(bench: Bench, method: str, camel_case: bool) -> None:
+    await bench.control("POST", "/settings", cpay_camel_case=camel_case, cpay_card_as_page=camel_case)
+    attempt = await bench.collect("cpay", "success", method=method)
+    assert attempt.collected.verdict is Verdict.REQUIRES_ACTION
+    assert attempt.collected.next_action is not None
+    assert (attempt.collected.next_action.type is ActionType.REDIRECT) == (method == "card")
+    assert (await attempt.ended()).verdict is Verdict.COMPLETED
+    (event,) = await attempt.events()
+    assert event.trust is Trust.CONFIRM
+
+
+@pytest.mark.parametrize("outcome", ["timeout_after_charging", "server_error_after_charging", "dropped_after_charging"])
+async def test_cpay_tells_by_our_reference_what_became_of_an_unknown_order(bench: Bench, outcome: str) -> None:
+    attempt = await bench.collect("cpay", outcome)
+    assert attempt.query.provider_references == ()
+    result = await attempt.ended()
+    assert (result.verdict, result.amount_bound) == (Verdict.COMPLETED, True)
+    assert (await attempt.charges())["submissions"] == 1
+
+
+async def test_cpay_does_not_know_an_order_that_never_arrived(bench: Bench) -> None:
+    result = await (await bench.collect("cpay", "server_error")).fetch()
+    assert (result.verdict, result.expirable) == (Verdict.NOT_FOUND, False)
+
+
+async def test_a_wrong_secret_at_cpay_is_refused_by_its_message(bench: Bench) -> None:
+    wrong = bench.credentials["cpay"].model_copy(update={"secret": SecretStr("another")})
+    result = await bench.adapters["cpay"].collect(an_order(Money(50_000, "LSL"), **PAYERS["cpay"]), wrong)
+    assert (result.verdict, result.failure.code) == (Verdict.REFUSED, "authentication_failed")
+
+
+async def confirm(attempt: Attempt, otp: str) -> Result:
+    bench, query = attempt.bench, dataclasses.replace(attempt.query, **PAYERS["cpay"])
+    submission = Submission(ActionType.OTP, SecretStr(otp))
+    result: Result = await bench.adapters["cpay"].submit(query, submission, bench.credentials["cpay"])
+    return result
+
+
+async def confirmations(bench: Bench) -> int:
+    listed = await bench.control("GET", "/requests?provider=cpay")
+    return sum(row["path"] == "/api/cpaypayments/confirm" for row in listed["requests"])
+
+
+async def test_a_wrong_otp_at_cpay_may_be_followed_by_the_right_one(bench: Bench) -> None:
+    attempt = await bench.collect("cpay", "success", method="otp")
+    assert attempt.collected.next_action is not None
+    assert attempt.collected.next_action.type is ActionType.OTP
+    waiting = await attempt.fetch()
+    assert waiting.verdict is Verdict.REQUIRES_ACTION
+    assert waiting.next_action == attempt.collected.next_action
+    wrong = await confirm(attempt, "654321")
+    assert wrong.verdict is Verdict.REQUIRES_ACTION
+    assert wrong.next_action is not None
+    assert (await attempt.charges())["money_taken_minor"] == 0
+    right = await confirm(attempt, "123456")
+    assert (right.verdict, right.amount_bound) == (Verdict.COMPLETED, True)
+    assert (await attempt.charges())["money_taken_minor"] == 50_000
+    assert (await attempt.fetch()).verdict is Verdict.COMPLETED
+    assert bench.webhooks == []
+
+
+@pytest.mark.parametrize("outcome", ["timeout_after_charging", "server_error_after_charging", "dropped_after_charging"])
+async def test_a_confirmation_at_cpay_whose_answer_is_lost_is_asked_about(bench: Bench, outcome: str) -> None:
+    attempt = await bench.collect("cpay", outcome, method="otp")
+    assert attempt.collected.verdict is Verdict.REQUIRES_ACTION
+    assert (await confirm(attempt, "123456")).verdict is Verdict.UNKNOWN
+    assert await confirmations(bench) == 1
+    assert (await attempt.fetch()).verdict is Verdict.COMPLETED
+    # Whoever confirms again all the same is not told that it failed.
+    assert (await confirm(attempt, "123456")).verdict is Verdict.UNKNOWN
+    assert (await attempt.charges())["money_taken_minor"] == 50_000
+
+
+async def test_a_decline_after_the_right_otp_at_cpay_is_one(bench: Bench) -> None:
+    attempt = await bench.collect("cpay", "decline", method="otp")
+    result = await confirm(attempt, "123456")
+    assert (result.verdict, result.failure and result.failure.code) == (Verdict.DECLINED, "declined")
+
+
+async def test_a_payment_that_cpay_took_back_is_reversed(bench: Bench) -> None:
+    attempt = await bench.collect("cpay", "success")
+    await attempt.ended()
+    await bench.control("POST", f"/charges/cpay/{attempt.query.reference}/reverse")
+    assert (await attempt.fetch()).verdict is Verdict.REVERSED

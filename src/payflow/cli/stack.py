@@ -112,6 +112,11 @@ def _towards_simulator(settings: Settings, simulator: SimulatorSettings, url: st
             "shortcode": simulator.mpesa_shortcode,
             "passkey": simulator.mpesa_passkey,
         },
+        "cpay": {
+            "api_key": simulator.cpay_api_key,
+            "client_code": simulator.cpay_client_code,
+            "secret": simulator.cpay_secret,
+        },
     }
     credentials = dict(settings.provider_credentials)
     base_urls = dict(settings.provider_base_urls)

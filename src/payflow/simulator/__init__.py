@@ -1,11 +1,11 @@
-"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja and Stripe, and their webhooks, without any money.
+"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja, Stripe and C-Pay, and their webhooks, without any money.
 
-    python -m payflow.simulator          http://127.0.0.1:8090/{paystack,mpesa,stripe}, settings PAYFLOW_SIMULATOR_…
+    python -m payflow.simulator          http://127.0.0.1:8090/{paystack,mpesa,stripe,cpay}, settings PAYFLOW_SIMULATOR_…
 
 It imports nothing else of the service, so that its own signing and status words can contradict the adapters'.
 
-An amount whose last three digits are listed here chooses what happens (Paystack and Stripe: of the minor unit, so NGN
-19.01; M-Pesa: of whole shillings, so KES 1,901, or the phone 2547000009NN with the last two digits of the table). All
+An amount whose last three digits are listed here chooses what happens (Paystack, Stripe and C-Pay: of the minor unit, so
+NGN 19.01; M-Pesa: of whole shillings, so KES 1,901, or the phone 2547000009NN with the last two digits of the table). All
 others succeed. `POST /_control/outcomes` goes before the amount. The amount of a refund chooses likewise, where the
 outcome makes sense for a refund.
 
@@ -19,7 +19,7 @@ outcome makes sense for a refund.
 908  late_success_after_failure     fails, later succeeds
 909  duplicate                      each webhook three times
 910  out_of_order                   the final event first, an older one after it
-911  wrong_amount                   another amount is paid
+911  wrong_amount                   another amount is paid (not C-Pay, which tells none)
 912  wrong_currency                 another currency is paid (not M-Pesa)
 913  bad_signature                  webhooks signed with another key (not M-Pesa, which signs nothing)
 914  slow                           the call takes slow_seconds, then is normal

@@ -39,6 +39,9 @@ class Behaviour(BaseModel):
     mpesa_one_token_at_a_time: bool = False
     mpesa_expires_in_as_text: bool = True
     mpesa_requests_per_minute: PositiveInt | None = None
+    cpay_otp: str = Field(default="123456", min_length=1)
+    cpay_camel_case: bool = False
+    cpay_card_as_page: bool = False
 
 
 class SimulatorSettings(Behaviour, BaseSettings):
@@ -66,6 +69,9 @@ class SimulatorSettings(Behaviour, BaseSettings):
     mpesa_consumer_secret: str = "simulator_consumer_secret"  # noqa: S105
     mpesa_shortcode: str = "174379"
     mpesa_passkey: str = SANDBOX_PASSKEY
+    cpay_api_key: str = "simulator_cpay_api_key"
+    cpay_client_code: str = "10000001"
+    cpay_secret: str = "simulator_cpay_secret"  # noqa: S105
 
     @property
     def base_url(self) -> str:
