@@ -90,9 +90,8 @@ PAID = envelope("processed", "paymentComplete")
 SEEN = {"StatusCode": "200", "PaymentRequestStatus": "processed", "ReasonCode": "paymentComplete", "additionalData": {}}
 OTP_SENT = told(None, "otpSent", CPayTransactionId=None)
 CARD_QUIRK = Reply(400, {"StatusCode": "202", "Description": "Payment Link Created."}, {"RedirectUrl": LINK})
-CARD_PAGE = Reply(
-    202, f'<html><iframe height="9" src="{LINK.replace("&", "&amp;")}"></iframe></html>'.encode(), {"content-type": "text/html"}
-)  # fmt: skip
+FRAME = f'<html><iframe height="9" src="{LINK.replace("&", "&amp;")}"></iframe></html>'
+CARD_PAGE = Reply(202, FRAME.encode(), {"content-type": "text/html"})
 
 STANDINGS = [
     ("open", None, Verdict.REQUIRES_ACTION, None, False),
@@ -435,8 +434,13 @@ async def test_an_order_whose_answer_was_lost_is_bound_by_our_own_reference() ->
 
 @pytest.mark.parametrize(
     ("description", "sent"),
-    [(None, "Payment"), ("Ürün – 5%", "rn  5"), ("A much too long description", "A much too long desc"), ("!", "Payment")],
-)  # fmt: skip
+    [
+        (None, "Payment"),
+        ("Ürün – 5%", "rn  5"),
+        ("Much too long a description", "Much too long a desc"),
+        ("!", "Payment"),
+    ],
+)
 async def test_a_description_is_cut_to_twenty_characters(description: str | None, sent: str) -> None:
     wire = Wire(Reply(200, OPEN))
     await collect(wire, description=description)

@@ -7,10 +7,10 @@
 - One id names an order: ours. It must never be used twice, and what a repeat gets is not documented. A lost answer is
   therefore asked about, never sent again.
 - Status answers tell no amount. The id was used for one order of our amount, and binds it.
-- A wrong OTP is HTTP 422, yet ends nothing: the customer may try again. 422 at a confirmation is a decline only where the
-  status says so, since it may also mean that an earlier confirmation, whose answer was lost, went through.
-- Callbacks are unsigned, of no documented shape, and were not seen at all for OTP: the URL's token finds the attempt, the
-  status query decides.
+- A wrong OTP is HTTP 422, yet ends nothing: the customer may try again. 422 at a confirmation is a decline only where
+  the status says so, since it may also mean that an earlier confirmation, whose answer was lost, went through.
+- Callbacks are unsigned, of no documented shape, and were not seen at all for OTP: the URL's token finds the attempt,
+  the status query decides.
 - `redirectUrl` is the callback's address, not the customer's way back. `subscriptions` must not be sent, not even empty.
 - No live address is published. The one declared here does not exist, so that nothing is sent until a setting names it.
 """
@@ -75,8 +75,8 @@ DECLARATION = Declaration(
     currencies=frozenset({"LSL"}),
     countries=frozenset({"LS"}),
     methods=frozenset(PATHS),
-    # RFC 2606 keeps `.invalid` from ever existing. The documented test system (cpay-uat-env.chaperone.co.ls:5100) must not
-    # stand here: its payments move no money and would look paid.
+    # RFC 2606 keeps `.invalid` from ever existing. The documented test system, cpay-uat-env.chaperone.co.ls:5100, must
+    # not stand here: its payments move no money and would look paid.
     live_base_url="https://cpay.invalid",
     session_life=timedelta(minutes=30),  # undocumented; a later success is still believed
     webhook_token=True,
@@ -177,7 +177,7 @@ class Cpay:
             return Result(Verdict.UNKNOWN, raw_status=str(error))
 
     async def submit(self, query: Query, submission: Submission, credentials: CpayCredentials) -> Result:
-        """Confirm with the customer's OTP. Not sent or without an answer, it says nothing of an earlier one: unknown."""
+        """Confirm with the OTP. Not sent or without an answer, it says nothing of an earlier one: unknown."""
         msisdn = _msisdn(query.customer.phone if query.customer else None)
         if submission.type is not ActionType.OTP or msisdn is None:
             return Result(Verdict.UNKNOWN, raw_status="nothing to confirm with")
@@ -288,7 +288,7 @@ def _next_action(answer: Answer, envelope: Mapping[str, Any], method: str, order
 
 
 def _card_link(answer: Answer, code: str) -> str:
-    """In a header beside StatusCode 202, under whatever HTTP status; or in the frame of an HTML page that comes as 202."""
+    """In a header beside StatusCode 202, under whatever HTTP status; or in the frame of an HTML page with 202."""
     if code == "202":
         return web_address(answer.headers.get("redirecturl"))
     found = IFRAME.search(answer.body.decode(errors="replace")) if answer.status == 202 and not code else None
@@ -328,7 +328,7 @@ def _answered(answer: Answer, reference: str) -> Result:
 
 
 def _confirmed(answer: Answer, reference: str) -> Result:
-    """The answer to an OTP, final where it says "paid"; anything else but a wrong OTP or a listed end is asked about."""
+    """The answer to an OTP, final where it says "paid"; all but a wrong OTP or a listed end is asked about."""
     envelope = _envelope(answer)
     reason = _word(envelope, "reasoncode")
     verdict, failure = _standing(envelope)
