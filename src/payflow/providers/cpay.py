@@ -11,7 +11,7 @@
   the status says so, since it may also mean that an earlier confirmation, whose answer was lost, went through.
 - Callbacks are unsigned, of no documented shape, and were not seen at all for OTP: the URL's token finds the attempt,
   the status query decides.
-- `redirectUrl` is the callback's address, not the customer's way back. `subscriptions` must not be sent, not even empty.
+- `redirectUrl` is the callback's address, not the customer's way back. `subscriptions` must never be sent, even empty.
 - No live address is published. The one declared here does not exist, so that nothing is sent until a setting names it.
 """
 

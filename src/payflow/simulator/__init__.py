@@ -1,4 +1,4 @@
-"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja, Stripe and C-Pay, and their webhooks, without any money.
+"""The simulator: the HTTP surface of Paystack, M-Pesa Daraja, Stripe and C-Pay, and their webhooks, without any money.
 
     python -m payflow.simulator          http://127.0.0.1:8090/{paystack,mpesa,stripe,cpay}, settings PAYFLOW_SIMULATOR_…
 

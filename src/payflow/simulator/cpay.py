@@ -1,8 +1,8 @@
 """C-Pay under `/cpay`: USSD push, OTP with its confirmation, card by link, status query, and the unsigned callback.
 
 Kept as the platform has it: a created card link is HTTP 400 with StatusCode 202, the envelope stands in `return` and in
-PascalCase (`cpay_camel_case` for the documented other form), a status answer tells no amount, an OTP payment calls nobody
-back. What is not documented (the words of most refusals, a repeated id) is the simulator's own choice.
+PascalCase (`cpay_camel_case` for the documented other form), a status answer tells no amount, an OTP payment calls
+nobody back. What is not documented (the words of most refusals, a repeated id) is the simulator's own choice.
 
 With OTP the money moves at the confirmation, so that there the outcome's late, lost and failing answers come.
 """
