@@ -71,12 +71,19 @@ MONIEPOINT = {
     "customer": {"email": "chidi@example.com", "name": "Chidi Eze"},
     "return_url": "https://shop.example/return",
 }
+CPAY = {
+    "provider": "cpay",
+    "amount": "150.00",
+    "currency": "LSL",
+    "customer": {"phone": "+26657012345", "name": "Thabo"},
+}
 BODIES = {
     "paystack": PAYSTACK,
     "mpesa": MPESA,
     "stripe": STRIPE,
     "standardbank_pay": STANDARDBANK_PAY,
     "moniepoint": MONIEPOINT,
+    "cpay": CPAY,
 }
 
 
@@ -112,6 +119,11 @@ def simulator_credentials(simulator: SimulatorSettings) -> dict[str, dict[str, S
             "api_key": SecretStr(simulator.moniepoint_api_key),
             "secret_key": SecretStr(simulator.moniepoint_secret_key),
             "contract_code": SecretStr(simulator.moniepoint_contract_code),
+        },
+        "cpay": {
+            "api_key": SecretStr(simulator.cpay_api_key),
+            "client_code": SecretStr(simulator.cpay_client_code),
+            "secret": SecretStr(simulator.cpay_secret),
         },
     }
 

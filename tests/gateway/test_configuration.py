@@ -41,15 +41,12 @@ async def configs(shop: House) -> list[dict[str, Any]]:
 async def test_the_providers_are_listed_with_what_they_can_do(urls: Urls) -> None:
     credentials = {"paystack": {"secret_key": SecretStr("sk_test_x")}, "nobody": {"a": SecretStr("b")}, "stripe": {}}
     async with running_house(
-        urls,
-        amqp_url="",
-        worker=False,
-        provider_order=("stripe", "mpesa", "paystack"),
-        provider_credentials=credentials,
+        urls, amqp_url="", worker=False, provider_order=("stripe", "mpesa"), provider_credentials=credentials
     ) as house:
         ada = await house.merchant()
         listed = (await ada.get("/providers")).json()["data"]
-    assert [each["name"] for each in listed[:3]] == ["stripe", "mpesa", "paystack"]
+    names = [each["name"] for each in listed]
+    assert (names[:2], names[2:]) == (["stripe", "mpesa"], sorted(names[2:]))
     by_name = {each["name"]: each for each in listed}
     assert {name: each["configured"] for name, each in by_name.items() if name in ("stripe", "mpesa", "paystack")} == {
         "stripe": False,

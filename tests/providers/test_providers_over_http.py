@@ -17,15 +17,18 @@ from pydantic import SecretStr
 from payflow.core.money import Money
 from payflow.gateway.contract import (
     ActionType,
+    Customer,
     ProviderEvent,
     Query,
     Result,
+    Submission,
     Trust,
     Verdict,
     WebhookRefused,
     WebhookRequest,
 )
 from payflow.gateway.http import ProviderHttp, build_http
+from payflow.providers.cpay import Cpay, CpayCredentials
 from payflow.providers.moniepoint import Moniepoint, MoniepointCredentials
 from payflow.providers.mpesa import Mpesa, MpesaCredentials
 from payflow.providers.paystack import Paystack, PaystackCredentials
@@ -40,9 +43,17 @@ ADAPTERS: dict[str, Any] = {
     "stripe": Stripe,
     "standardbank_pay": StandardBankPay,
     "moniepoint": Moniepoint,
+    "cpay": Cpay,
 }
 BY_PATH = {adapter.declaration.path_name: name for name, adapter in ADAPTERS.items()}
-CURRENCIES = dict.fromkeys(ADAPTERS, "USD") | {"mpesa": "KES", "standardbank_pay": "ZAR", "moniepoint": "NGN"}
+CURRENCIES = dict.fromkeys(ADAPTERS, "USD") | {
+    "mpesa": "KES",
+    "standardbank_pay": "ZAR",
+    "moniepoint": "NGN",
+    "cpay": "LSL",
+}
+BOUND = {"mpesa", "cpay"}  # their queries tell no amount
+PAYERS = {"cpay": {"customer": Customer(phone="+26657012345")}}
 WAITING = {Verdict.REQUIRES_ACTION, Verdict.PROCESSING}
 numbers = itertools.count(1)
 
@@ -93,6 +104,11 @@ class Bench:
                 secret_key=SecretStr(settings.moniepoint_secret_key),
                 contract_code=settings.moniepoint_contract_code,
             ),
+            "cpay": CpayCredentials(
+                api_key=SecretStr(settings.cpay_api_key),
+                client_code=settings.cpay_client_code,
+                secret=SecretStr(settings.cpay_secret),
+            ),
         }
 
     async def control(self, method: str, path: str, **body: Any) -> Any:
@@ -105,9 +121,9 @@ class Bench:
         order = an_order(
             Money(50_000, CURRENCIES[provider]),
             reference=f"suite{next(numbers):021d}",
-            callback_url=f"http://merchant.test/api/v1/webhooks/{ADAPTERS[provider].declaration.path_name}",
+            callback_url=f"http://merchant.test/api/v1/webhooks/{ADAPTERS[provider].declaration.path_name}/abc",
         )
-        order = dataclasses.replace(order, **changes)
+        order = dataclasses.replace(order, **{**PAYERS.get(provider, {}), **changes})
         adapter = self.adapters[provider]
         adapter.check(order)
         result = await adapter.collect(order, self.credentials[provider])
@@ -167,7 +183,7 @@ async def running() -> AsyncIterator[Bench]:
     bench: Bench
 
     async def receive(request: httpx.Request) -> httpx.Response:
-        name = BY_PATH[request.url.path.rpartition("/")[2]]
+        name = BY_PATH[request.url.path.split("/webhooks/")[1].partition("/")[0]]
         headers = {key.lower(): value for key, value in request.headers.items()}
         bench.webhooks.append((name, WebhookRequest(headers, await request.aread(), datetime.now(UTC))))
         return httpx.Response(200)
@@ -207,10 +223,10 @@ async def test_a_customer_who_pays_completes_by_webhook_and_by_query(bench: Benc
     assert attempt.collected.next_action is not None
     told = await attempt.results()
     assert {result.verdict for result in told} == {Verdict.COMPLETED}
-    assert (told[0].requested or told[0].paid) == money(attempt)
+    assert (told[0].requested or told[0].paid) == (None if provider == "cpay" else money(attempt))
     asked = await attempt.ended()
     assert asked.verdict is Verdict.COMPLETED
-    if provider == "mpesa":
+    if provider in BOUND:
         assert asked.amount_bound
     elif provider == "moniepoint":
         assert (asked.requested, asked.paid, asked.fee) == (None, money(attempt), Money(1_000, "NGN"))
@@ -234,6 +250,10 @@ ENDS = [
     ("moniepoint", "insufficient_funds", Verdict.DECLINED, "declined"),
     ("moniepoint", "cancelled", Verdict.CANCELLED, "customer_cancelled"),
     ("moniepoint", "expired", Verdict.EXPIRED, "expired"),
+    ("cpay", "decline", Verdict.DECLINED, "declined"),
+    ("cpay", "insufficient_funds", Verdict.DECLINED, "declined"),
+    ("cpay", "cancelled", Verdict.CANCELLED, "customer_cancelled"),
+    ("cpay", "expired", Verdict.EXPIRED, "expired"),
 ]
 
 
@@ -413,11 +433,12 @@ async def test_wrong_keys_are_refused_by_each_provider(bench: Bench) -> None:
             update={"api_key": SecretStr("sbp_test_another")}
         ),
         "moniepoint": bench.credentials["moniepoint"].model_copy(update={"secret_key": SecretStr("another")}),
+        "cpay": bench.credentials["cpay"].model_copy(update={"api_key": SecretStr("another")}),
     } | {"kept": bench.credentials}
     try:
         for provider in ADAPTERS:
             await bench.control("POST", "/outcomes", provider=provider, outcome="success", times=1)
-            order = an_order(Money(50_000, CURRENCIES[provider]))
+            order = an_order(Money(50_000, CURRENCIES[provider]), **PAYERS.get(provider, {}))
             result = await bench.adapters[provider].collect(order, bench.credentials[provider])
             assert (result.verdict, result.failure.code) == (Verdict.REFUSED, "authentication_failed")
     finally:
@@ -481,3 +502,91 @@ async def test_a_session_at_stripe_is_also_found_by_its_payment_intent(bench: Be
     by_intent = dataclasses.replace(attempt.query, provider_references=(intent_id,))
     result = await bench.adapters["stripe"].fetch(by_intent, bench.credentials["stripe"])
     assert (result.verdict, result.provider_references) == (Verdict.COMPLETED, (session_id, intent_id))
+
+
+@pytest.mark.parametrize("camel_case", [False, True])
+@pytest.mark.parametrize("method", ["ussd", "card"])
+async def test_cpay_is_understood_in_either_case(bench: Bench, method: str, camel_case: bool) -> None:
+    await bench.control("POST", "/settings", cpay_camel_case=camel_case, cpay_card_as_page=camel_case)
+    attempt = await bench.collect("cpay", "success", method=method)
+    assert attempt.collected.verdict is Verdict.REQUIRES_ACTION
+    assert attempt.collected.next_action is not None
+    assert (attempt.collected.next_action.type is ActionType.REDIRECT) == (method == "card")
+    assert (await attempt.ended()).verdict is Verdict.COMPLETED
+    (event,) = await attempt.events()
+    assert event.trust is Trust.CONFIRM
+
+
+@pytest.mark.parametrize("outcome", ["timeout_after_charging", "server_error_after_charging", "dropped_after_charging"])
+async def test_cpay_tells_by_our_reference_what_became_of_an_unknown_order(bench: Bench, outcome: str) -> None:
+    attempt = await bench.collect("cpay", outcome)
+    assert attempt.query.provider_references == ()
+    result = await attempt.ended()
+    assert (result.verdict, result.amount_bound) == (Verdict.COMPLETED, True)
+    assert (await attempt.charges())["submissions"] == 1
+
+
+async def test_cpay_does_not_know_an_order_that_never_arrived(bench: Bench) -> None:
+    result = await (await bench.collect("cpay", "server_error")).fetch()
+    assert (result.verdict, result.expirable) == (Verdict.NOT_FOUND, False)
+
+
+async def test_a_wrong_secret_at_cpay_is_refused_by_its_message(bench: Bench) -> None:
+    wrong = bench.credentials["cpay"].model_copy(update={"secret": SecretStr("another")})
+    result = await bench.adapters["cpay"].collect(an_order(Money(50_000, "LSL"), **PAYERS["cpay"]), wrong)
+    assert (result.verdict, result.failure.code) == (Verdict.REFUSED, "authentication_failed")
+
+
+async def confirm(attempt: Attempt, otp: str) -> Result:
+    bench, query = attempt.bench, dataclasses.replace(attempt.query, **PAYERS["cpay"])
+    submission = Submission(ActionType.OTP, SecretStr(otp))
+    result: Result = await bench.adapters["cpay"].submit(query, submission, bench.credentials["cpay"])
+    return result
+
+
+async def confirmations(bench: Bench) -> int:
+    listed = await bench.control("GET", "/requests?provider=cpay")
+    return sum(row["path"] == "/api/cpaypayments/confirm" for row in listed["requests"])
+
+
+async def test_a_wrong_otp_at_cpay_may_be_followed_by_the_right_one(bench: Bench) -> None:
+    attempt = await bench.collect("cpay", "success", method="otp")
+    assert attempt.collected.next_action is not None
+    assert attempt.collected.next_action.type is ActionType.OTP
+    waiting = await attempt.fetch()
+    assert waiting.verdict is Verdict.REQUIRES_ACTION
+    assert waiting.next_action == attempt.collected.next_action
+    wrong = await confirm(attempt, "654321")
+    assert wrong.verdict is Verdict.REQUIRES_ACTION
+    assert wrong.next_action is not None
+    assert (await attempt.charges())["money_taken_minor"] == 0
+    right = await confirm(attempt, "123456")
+    assert (right.verdict, right.amount_bound) == (Verdict.COMPLETED, True)
+    assert (await attempt.charges())["money_taken_minor"] == 50_000
+    assert (await attempt.fetch()).verdict is Verdict.COMPLETED
+    assert bench.webhooks == []
+
+
+@pytest.mark.parametrize("outcome", ["timeout_after_charging", "server_error_after_charging", "dropped_after_charging"])
+async def test_a_confirmation_at_cpay_whose_answer_is_lost_is_asked_about(bench: Bench, outcome: str) -> None:
+    attempt = await bench.collect("cpay", outcome, method="otp")
+    assert attempt.collected.verdict is Verdict.REQUIRES_ACTION
+    assert (await confirm(attempt, "123456")).verdict is Verdict.UNKNOWN
+    assert await confirmations(bench) == 1
+    assert (await attempt.fetch()).verdict is Verdict.COMPLETED
+    # Whoever confirms again all the same is not told that it failed.
+    assert (await confirm(attempt, "123456")).verdict is Verdict.UNKNOWN
+    assert (await attempt.charges())["money_taken_minor"] == 50_000
+
+
+async def test_a_decline_after_the_right_otp_at_cpay_is_one(bench: Bench) -> None:
+    attempt = await bench.collect("cpay", "decline", method="otp")
+    result = await confirm(attempt, "123456")
+    assert (result.verdict, result.failure and result.failure.code) == (Verdict.DECLINED, "declined")
+
+
+async def test_a_payment_that_cpay_took_back_is_reversed(bench: Bench) -> None:
+    attempt = await bench.collect("cpay", "success")
+    await attempt.ended()
+    await bench.control("POST", f"/charges/cpay/{attempt.query.reference}/reverse")
+    assert (await attempt.fetch()).verdict is Verdict.REVERSED

@@ -218,6 +218,13 @@ def test_a_success_must_be_about_what_we_asked_for(changes: dict[str, Any], reas
     assert disagreement(tried, paid(tried, **changes)) == reason
 
 
+def test_our_own_reference_binds_an_amount_only_where_the_adapter_says_so() -> None:
+    tried = attempt(transaction())
+    answer: dict[str, Any] = {"requested": None, "paid": None, "provider_references": (tried.reference,)}
+    assert disagreement(tried, paid(tried, **answer, amount_bound=True)) is None
+    assert disagreement(tried, paid(tried, **answer)) == "amount_unproven"
+
+
 @pytest.mark.parametrize("status", [*sorted(OPEN), *sorted(ENDED_UNPAID)])
 def test_money_that_is_not_what_we_asked_for_goes_to_suspense(status: Status) -> None:
     of = standing(status)

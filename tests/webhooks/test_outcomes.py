@@ -24,6 +24,8 @@ COMPLETED, FAILED, CANCELLED, EXPIRED, UNDER_REVIEW = "completed", "failed", "ca
 # nothing unless a query confirms it. A Stripe session is ended by us when its time is over, which proves that nothing was
 # paid; an order whose answer was lost has no id to ask with. Standard Bank Pay tells every end
 # by webhook, which brings the id too. Moniepoint tells by webhook of money alone, and knows our reference.
+# C-Pay is asked by our reference, also after a lost answer; an open request may be paid as long as C-Pay keeps it, and "not
+# found" may mean the merchant.
 ENDS: dict[str, dict[str, tuple[str, str]]] = {
     "paystack": {
         "success": (COMPLETED, COMPLETED),
@@ -161,6 +163,29 @@ ENDS: dict[str, dict[str, tuple[str, str]]] = {
         "dropped_after_charging": (COMPLETED, COMPLETED),
         "asynchronous": (COMPLETED, COMPLETED),
         "asynchronous_failure": (REQUIRES_ACTION, FAILED),
+    },
+    "cpay": {
+        "success": (COMPLETED, COMPLETED),
+        "decline": (FAILED, FAILED),
+        "insufficient_funds": (FAILED, FAILED),
+        "cancelled": (CANCELLED, CANCELLED),
+        "expired": (EXPIRED, EXPIRED),
+        "silent": (REQUIRES_ACTION, UNDER_REVIEW),
+        "no_answer": (REQUIRES_ACTION, UNDER_REVIEW),
+        "timeout_after_charging": (COMPLETED, COMPLETED),
+        "late_success_after_failure": (COMPLETED, COMPLETED),
+        "duplicate": (COMPLETED, COMPLETED),
+        "out_of_order": (COMPLETED, COMPLETED),
+        "slow": (COMPLETED, COMPLETED),
+        "server_error": (PROCESSING, UNDER_REVIEW),
+        "server_error_after_charging": (COMPLETED, COMPLETED),
+        "refuse": (FAILED, FAILED),
+        "rate_limited": (FAILED, FAILED),
+        "html_error": (PROCESSING, UNDER_REVIEW),
+        "callback_before_ack": (COMPLETED, COMPLETED),
+        "webhook_only": (REQUIRES_ACTION, UNDER_REVIEW),
+        "query_only": (REQUIRES_ACTION, COMPLETED),
+        "dropped_after_charging": (COMPLETED, COMPLETED),
     },
 }
 CASES = [(provider, outcome) for provider, outcomes in ENDS.items() for outcome in outcomes]

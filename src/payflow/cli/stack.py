@@ -122,6 +122,11 @@ def _towards_simulator(settings: Settings, simulator: SimulatorSettings, url: st
             "secret_key": simulator.moniepoint_secret_key,
             "contract_code": simulator.moniepoint_contract_code,
         },
+        "cpay": {
+            "api_key": simulator.cpay_api_key,
+            "client_code": simulator.cpay_client_code,
+            "secret": simulator.cpay_secret,
+        },
     }
     credentials = dict(settings.provider_credentials)
     base_urls = dict(settings.provider_base_urls)

@@ -132,13 +132,17 @@ class CollectOrder:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Ask about an attempt. `provider_references` as the provider gave them, the one to ask with first; may be empty."""
+    """Ask about an attempt. `provider_references` as the provider gave them, the one to ask with first; may be empty.
+
+    `customer` is told to `submit`, for providers that want the payer named again (C-Pay signs the phone number).
+    """
 
     operation: Operation
     reference: str
     provider_references: tuple[str, ...]
     amount: Money
     created_at: datetime
+    customer: Customer | None = None
 
 
 # What a customer can be asked to give through us; the other actions happen elsewhere.

@@ -6,7 +6,7 @@ wrong ones and a second one that overtakes the first could spend a try or pay tw
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from payflow.core.errors import Conflict, InFlight, NotFound, ProviderUnavailabl
 from payflow.core.logging import get_logger
 from payflow.core.settings import Settings
 from payflow.events.types import Actor, Origin
-from payflow.gateway.contract import ActionType, Credentials, Result, Submission, TakesOtp, Verdict
+from payflow.gateway.contract import ActionType, Credentials, Query, Result, Submission, TakesOtp, Verdict
 from payflow.gateway.registry import Registry
 from payflow.idempotency.repository import Finished, KeyScope, forget, reserve
 from payflow.idempotency.service import IdempotencyService
@@ -37,6 +37,7 @@ class _Expected:
     """The attempt that waits for the customer, and who takes what the customer gives."""
 
     attempt: Attempt
+    query: Query
     provider: TakesOtp
     credentials: Credentials
     check_after: timedelta
@@ -109,7 +110,8 @@ class Submissions:
         if credentials is None or not isinstance(provider, TakesOtp):
             raise Conflict("The payment's provider takes nothing from the customer here.", code="nothing_to_submit")
         declaration = self._registry.declaration(attempt.provider)
-        return _Expected(attempt, provider, credentials.current, declaration.first_check_after)
+        query = replace(attempt.query(), customer=transaction.customer)
+        return _Expected(attempt, query, provider, credentials.current, declaration.first_check_after)
 
     async def _take(self, transaction: Transaction, attempt: Attempt, scope: KeyScope, fingerprint: bytes) -> bool:
         """The key and the attempt, or neither. False when the key is taken; InFlight when somebody else is submitting."""
@@ -139,7 +141,7 @@ class Submissions:
         """The provider's verdict. Whatever goes wrong after something may have been sent is `unknown`."""
         try:
             async with asyncio.timeout(self._seconds):
-                return await expected.provider.submit(expected.attempt.query(), submission, expected.credentials)
+                return await expected.provider.submit(expected.query, submission, expected.credentials)
         except TimeoutError:
             return Result(Verdict.UNKNOWN, raw_status="timeout")
         except Exception as error:

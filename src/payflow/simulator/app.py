@@ -14,6 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from payflow.simulator.control import Control, Resettable
+from payflow.simulator.cpay import Cpay
 from payflow.simulator.moniepoint import Moniepoint
 from payflow.simulator.mpesa import Mpesa
 from payflow.simulator.outcomes import PROVIDERS
@@ -47,6 +48,7 @@ def create_simulator(
         "stripe": stripe,
         "standardbank_pay": standardbank_pay,
         "moniepoint": moniepoint,
+        "cpay": Cpay(simulation),
     }
     control = Control(simulation, halves)
     pages = Pages(simulation, paystack, stripe, standardbank_pay, moniepoint)

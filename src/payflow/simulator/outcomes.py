@@ -7,7 +7,7 @@ from typing import Any, Literal
 Answer = Literal["normal", "slow", "hang", "drop", "server_error", "refuse", "rate_limited", "html_error"]
 Operation = Literal["collect", "refund"]
 
-PROVIDERS = ("paystack", "mpesa", "stripe", "standardbank_pay", "moniepoint")
+PROVIDERS = ("paystack", "mpesa", "stripe", "standardbank_pay", "moniepoint", "cpay")
 MAGIC_DIGITS = 1000  # the last three digits of an amount choose the outcome
 
 
@@ -34,6 +34,7 @@ class Outcome:
 
 BOTH: tuple[Operation, ...] = ("collect", "refund")
 SIGNED = ("paystack", "stripe", "standardbank_pay", "moniepoint")
+TELL_AMOUNTS = tuple(name for name in PROVIDERS if name != "cpay")  # its answers tell none
 
 OUTCOMES = {
     outcome.name: outcome
@@ -51,7 +52,7 @@ OUTCOMES = {
         Outcome("late_success_after_failure", 908, "fails, later succeeds", customer=("decline", "pay")),
         Outcome("duplicate", 909, "each webhook three times", copies=3, operations=BOTH),
         Outcome("out_of_order", 910, "the final event first, an older one after it", stale_event_after=True),
-        Outcome("wrong_amount", 911, "another amount is paid", wrong_amount=True),
+        Outcome("wrong_amount", 911, "another amount is paid", wrong_amount=True, providers=TELL_AMOUNTS),
         Outcome("wrong_currency", 912, "another currency is paid", wrong_currency=True, providers=SIGNED),
         Outcome("bad_signature", 913, "webhooks signed with another key", valid_signature=False, providers=SIGNED),
         Outcome("slow", 914, "the call takes slow_seconds, then is normal", "slow", operations=BOTH),

@@ -43,6 +43,9 @@ class Behaviour(BaseModel):
     standardbank_pay_window_seconds: PositiveInt = 300
     # Monnify's sandbox was seen to send its webhooks without a signature.
     moniepoint_sign_webhooks: bool = True
+    cpay_otp: str = Field(default="123456", min_length=1)
+    cpay_camel_case: bool = False
+    cpay_card_as_page: bool = False
 
 
 class SimulatorSettings(Behaviour, BaseSettings):
@@ -76,6 +79,9 @@ class SimulatorSettings(Behaviour, BaseSettings):
     moniepoint_api_key: str = "MK_TEST_SIMULATOR"
     moniepoint_secret_key: str = "simulator_moniepoint_secret"  # noqa: S105
     moniepoint_contract_code: str = "1234567890"
+    cpay_api_key: str = "simulator_cpay_api_key"
+    cpay_client_code: str = "10000001"
+    cpay_secret: str = "simulator_cpay_secret"  # noqa: S105
 
     @property
     def base_url(self) -> str:

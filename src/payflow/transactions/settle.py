@@ -70,7 +70,8 @@ def disagreement(attempt: Attempt, result: Result) -> str | None:
         if excess != 0 and (excess < 0 or result.fee != Money(excess, attempt.amount.currency)):
             return "amount_mismatch"
     if result.requested is None and result.paid is None:
-        same_session = set(result.provider_references) & set(attempt.provider_references)
+        # Our own reference names one order of one amount, where a provider asks by it (C-Pay).
+        same_session = set(result.provider_references) & {attempt.reference, *attempt.provider_references}
         if not (result.amount_bound and same_session):
             return "amount_unproven"
     return None
