@@ -57,7 +57,14 @@ STRIPE = {
     "customer": {"email": "jenny@example.com", "name": "Jenny Rosen"},
     "return_url": "https://shop.example/return",
 }
-BODIES = {"paystack": PAYSTACK, "mpesa": MPESA, "stripe": STRIPE}
+FLUTTERWAVE = {
+    "provider": "flutterwave",
+    "amount": "150.50",
+    "currency": "GHS",
+    "customer": {"email": "kofi@example.com", "name": "Kofi Mensah"},
+    "return_url": "https://shop.example/return",
+}
+BODIES = {"paystack": PAYSTACK, "mpesa": MPESA, "stripe": STRIPE, "flutterwave": FLUTTERWAVE}
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,10 @@ def simulator_credentials(simulator: SimulatorSettings) -> dict[str, dict[str, S
         "stripe": {
             "secret_key": SecretStr(simulator.stripe_secret_key),
             "webhook_secret": SecretStr(simulator.stripe_webhook_secret),
+        },
+        "flutterwave": {
+            "secret_key": SecretStr(simulator.flutterwave_secret_key),
+            "secret_hash": SecretStr(simulator.flutterwave_secret_hash),
         },
         "mpesa": {
             "consumer_key": SecretStr(simulator.mpesa_consumer_key),
@@ -274,6 +285,7 @@ async def running_house(
             public_url=SIMULATOR,
             paystack_webhook_url=f"{API}/api/v1/webhooks/paystack",
             stripe_webhook_url=f"{API}/api/v1/webhooks/stripe",
+            flutterwave_webhook_url=f"{API}/api/v1/webhooks/flutterwave",
             **{"customer_delay_seconds": 0.05, "webhook_backoff_seconds": 0.05, **(simulator or {})},
         )
         towards_api = _Late()

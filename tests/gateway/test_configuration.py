@@ -45,7 +45,8 @@ async def test_the_providers_are_listed_with_what_they_can_do(urls: Urls) -> Non
     ) as house:
         ada = await house.merchant()
         listed = (await ada.get("/providers")).json()["data"]
-    assert [each["name"] for each in listed[:3]] == ["stripe", "mpesa", "paystack"]
+    names = [each["name"] for each in listed]
+    assert (names[:2], names[2:]) == (["stripe", "mpesa"], sorted(names[2:]))
     by_name = {each["name"]: each for each in listed}
     assert {name: each["configured"] for name, each in by_name.items() if name in ("stripe", "mpesa", "paystack")} == {
         "stripe": False,

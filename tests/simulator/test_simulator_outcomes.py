@@ -155,7 +155,7 @@ async def test_an_override_counts_down_before_the_default_and_the_default_before
 async def test_an_override_for_all_reaches_those_that_know_the_outcome(client):
     await client.outcome("all", "wrong_currency", times=1)
     overrides = (await client.control("GET", "/outcomes"))["overrides"]
-    assert [row["provider"] for row in overrides] == ["paystack", "stripe"]
+    assert [row["provider"] for row in overrides] == ["paystack", "stripe", "flutterwave"]
 
 
 async def test_an_override_can_set_the_customers_delay(client):

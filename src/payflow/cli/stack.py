@@ -106,6 +106,10 @@ def _towards_simulator(settings: Settings, simulator: SimulatorSettings, url: st
             "secret_key": simulator.stripe_secret_key,
             "webhook_secret": simulator.stripe_webhook_secret,
         },
+        "flutterwave": {
+            "secret_key": simulator.flutterwave_secret_key,
+            "secret_hash": simulator.flutterwave_secret_hash,
+        },
         "mpesa": {
             "consumer_key": simulator.mpesa_consumer_key,
             "consumer_secret": simulator.mpesa_consumer_secret,
@@ -130,5 +134,6 @@ def _towards_api(simulator: SimulatorSettings, url: str, simulator_url: str) -> 
             "public_url": simulator_url,
             "paystack_webhook_url": f"{url}/api/v1/webhooks/paystack",
             "stripe_webhook_url": f"{url}/api/v1/webhooks/stripe",
+            "flutterwave_webhook_url": f"{url}/api/v1/webhooks/flutterwave",
         }
     )

@@ -1,10 +1,11 @@
-"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja and Stripe, and their webhooks, without any money.
+"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja, Stripe and Flutterwave, and their webhooks,
+without any money.
 
-    python -m payflow.simulator          http://127.0.0.1:8090/{paystack,mpesa,stripe}, settings PAYFLOW_SIMULATOR_…
+    python -m payflow.simulator          http://127.0.0.1:8090/{paystack,mpesa,stripe,flutterwave}, settings PAYFLOW_SIMULATOR_…
 
 It imports nothing else of the service, so that its own signing and status words can contradict the adapters'.
 
-An amount whose last three digits are listed here chooses what happens (Paystack and Stripe: of the minor unit, so NGN
+An amount whose last three digits are listed here chooses what happens (all but M-Pesa: of the minor unit, so NGN
 19.01; M-Pesa: of whole shillings, so KES 1,901, or the phone 2547000009NN with the last two digits of the table). All
 others succeed. `POST /_control/outcomes` goes before the amount. The amount of a refund chooses likewise, where the
 outcome makes sense for a refund.
@@ -32,7 +33,7 @@ outcome makes sense for a refund.
 921  webhook_only                   succeeds, queries fail
 922  query_only                     succeeds, no webhook
 923  dropped_after_charging         charged, the connection breaks in the answer
-924  fee_on_top                     the customer pays the fee on top (Paystack)
+924  fee_on_top                     the customer pays the fee on top (Paystack, Flutterwave)
 925  needs_attention                the refund stops for bank details (Paystack refunds)
 926  asynchronous                   first processing, later paid (not M-Pesa)
 927  asynchronous_failure           first processing, later declined (not M-Pesa)

@@ -13,6 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from payflow.simulator.control import Control
+from payflow.simulator.flutterwave import Flutterwave
 from payflow.simulator.mpesa import Mpesa
 from payflow.simulator.outcomes import PROVIDERS
 from payflow.simulator.pages import Pages
@@ -31,8 +32,9 @@ def create_simulator(
         raise SimulatorNotAllowed("the payment simulator refuses to run while PAYFLOW_ENVIRONMENT is 'production'")
     simulation = Simulation(settings, clock, transport)
     paystack, mpesa, stripe = Paystack(simulation), Mpesa(simulation), Stripe(simulation)
-    control = Control(simulation, {"paystack": paystack, "mpesa": mpesa, "stripe": stripe})
-    pages = Pages(simulation, paystack, stripe)
+    flutterwave = Flutterwave(simulation)
+    control = Control(simulation, {"paystack": paystack, "mpesa": mpesa, "stripe": stripe, "flutterwave": flutterwave})
+    pages = Pages(simulation, paystack, stripe, flutterwave)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -45,6 +47,7 @@ def create_simulator(
             Mount("/paystack", routes=paystack.routes()),
             Mount("/mpesa", routes=mpesa.routes()),
             Mount("/stripe", routes=stripe.routes()),
+            Mount("/flutterwave", routes=flutterwave.routes()),
             Mount("/checkout", routes=pages.routes()),
             Mount("/_control", routes=control.routes()),
         ],

@@ -7,7 +7,7 @@ from typing import Any, Literal
 Answer = Literal["normal", "slow", "hang", "drop", "server_error", "refuse", "rate_limited", "html_error"]
 Operation = Literal["collect", "refund"]
 
-PROVIDERS = ("paystack", "mpesa", "stripe")
+PROVIDERS = ("paystack", "mpesa", "stripe", "flutterwave")
 MAGIC_DIGITS = 1000  # the last three digits of an amount choose the outcome
 
 
@@ -33,7 +33,7 @@ class Outcome:
 
 
 BOTH: tuple[Operation, ...] = ("collect", "refund")
-SIGNED = ("paystack", "stripe")
+SIGNED = ("paystack", "stripe", "flutterwave")
 
 OUTCOMES = {
     outcome.name: outcome
@@ -64,7 +64,8 @@ OUTCOMES = {
         Outcome("webhook_only", 921, "succeeds, queries fail", queries=False),
         Outcome("query_only", 922, "succeeds, no webhook", webhooks=False, operations=BOTH),
         Outcome("dropped_after_charging", 923, "charged, the connection breaks in the answer", "drop", operations=BOTH),
-        Outcome("fee_on_top", 924, "the customer pays the fee on top", fee_on_top=True, providers=("paystack",)),
+        Outcome("fee_on_top", 924, "the customer pays the fee on top", fee_on_top=True,
+                providers=("paystack", "flutterwave")),
         Outcome("needs_attention", 925, "the refund stops for bank details",
                 customer=("needs_attention",), operations=("refund",), providers=("paystack",)),
         Outcome("asynchronous", 926, "first processing, later paid", customer=("process", "pay"), providers=SIGNED),

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from payflow.simulator.flutterwave import Flutterwave
 from payflow.simulator.paystack import Paystack
 from payflow.simulator.state import Charge, NoSuchCharge, NotPossible, Provider, Simulation
 from payflow.simulator.stripe import Stripe
@@ -49,10 +50,11 @@ NOT_REAL = "This page belongs to the simulator. No money moves."
 
 
 class Pages:
-    def __init__(self, simulation: Simulation, paystack: Paystack, stripe: Stripe) -> None:
+    def __init__(self, simulation: Simulation, paystack: Paystack, stripe: Stripe, flutterwave: Flutterwave) -> None:
         self.simulation = simulation
         self.paystack = paystack
         self.stripe = stripe
+        self.flutterwave = flutterwave
 
     def routes(self) -> list[Route]:
         return [
@@ -60,6 +62,8 @@ class Pages:
             Route("/paystack/{code}", self.answer_paystack, methods=["POST"]),
             Route("/stripe/{id}", self.show_stripe, methods=["GET"]),
             Route("/stripe/{id}", self.answer_stripe, methods=["POST"]),
+            Route("/flutterwave/{code}", self.show_flutterwave, methods=["GET"]),
+            Route("/flutterwave/{code}", self.answer_flutterwave, methods=["POST"]),
         ]
 
     async def show_paystack(self, request: Request) -> Response:
@@ -108,6 +112,29 @@ class Pages:
         elif target.return_url:
             return RedirectResponse(with_query(target.return_url, returned(target)), 303)
         return page("Stripe checkout", target.charge, note)
+
+    async def show_flutterwave(self, request: Request) -> Response:
+        try:
+            link = self.flutterwave.checkout(request.path_params["code"])
+        except NoSuchCharge:
+            return not_found()
+        return page("Flutterwave checkout", link.charge, NOT_REAL)
+
+    async def answer_flutterwave(self, request: Request) -> Response:
+        """After a failure the page stays, so that the customer may try again."""
+        try:
+            link = self.flutterwave.checkout(request.path_params["code"])
+        except NoSuchCharge:
+            return not_found()
+        charge, action = link.charge, await read_action(request)
+        note = await self.act(self.flutterwave, charge, action)
+        back = {"tx_ref": charge.reference}
+        if charge.status == "paid":
+            back = {"status": "successful", **back, "transaction_id": str(link.tries[-1].id)}
+            return RedirectResponse(with_query(link.redirect_url, back), 303)
+        if action == "cancel":
+            return RedirectResponse(with_query(link.redirect_url, {"status": "cancelled", **back}), 303)
+        return page("Flutterwave checkout", charge, note)
 
     async def act(self, provider: Provider, charge: Charge, action: str | None) -> str:
         """The webhook is on its way, not waited for: redirect and webhook race each other as in real life."""
