@@ -124,7 +124,16 @@ def test_the_examples_that_are_no_defaults_are_valid(monkeypatch: pytest.MonkeyP
         for whole, value in examples()[name]:
             monkeypatch.setenv(whole, value)
     settings = Settings(_env_file=None)
-    assert set(settings.provider_credentials) == set(settings.provider_base_urls) == {"paystack", "stripe", "mpesa"}
+    assert (
+        set(settings.provider_credentials)
+        == set(settings.provider_base_urls)
+        == {
+            "paystack",
+            "stripe",
+            "mpesa",
+            "flutterwave",
+        }
+    )
     SimulatorSettings()
 
 
@@ -190,7 +199,7 @@ def test_the_commands_of_the_documents_exist() -> None:
 
 def test_every_provider_is_in_the_readme_and_the_guide() -> None:
     providers = {path.stem for path in (ROOT / "src/payflow/providers").glob("*.py")} - {"__init__"}
-    titles = {"mpesa": "M-Pesa", "paystack": "Paystack", "stripe": "Stripe"}
+    titles = {"flutterwave": "Flutterwave", "mpesa": "M-Pesa", "paystack": "Paystack", "stripe": "Stripe"}
     assert providers == set(titles), "name the new provider here, in the README and in docs/providers.md"
     guide = (ROOT / "docs/providers.md").read_text()
     assert all(f"| {title}" in section("Providers") and title in guide for title in titles.values())
