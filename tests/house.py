@@ -77,6 +77,13 @@ CPAY = {
     "currency": "LSL",
     "customer": {"phone": "+26657012345", "name": "Thabo"},
 }
+FLUTTERWAVE = {
+    "provider": "flutterwave",
+    "amount": "150.50",
+    "currency": "GHS",
+    "customer": {"email": "kofi@example.com", "name": "Kofi Mensah"},
+    "return_url": "https://shop.example/return",
+}
 BODIES = {
     "paystack": PAYSTACK,
     "mpesa": MPESA,
@@ -84,6 +91,7 @@ BODIES = {
     "standardbank_pay": STANDARDBANK_PAY,
     "moniepoint": MONIEPOINT,
     "cpay": CPAY,
+    "flutterwave": FLUTTERWAVE,
 }
 
 
@@ -103,6 +111,10 @@ def simulator_credentials(simulator: SimulatorSettings) -> dict[str, dict[str, S
         "stripe": {
             "secret_key": SecretStr(simulator.stripe_secret_key),
             "webhook_secret": SecretStr(simulator.stripe_webhook_secret),
+        },
+        "flutterwave": {
+            "secret_key": SecretStr(simulator.flutterwave_secret_key),
+            "secret_hash": SecretStr(simulator.flutterwave_secret_hash),
         },
         "mpesa": {
             "consumer_key": SecretStr(simulator.mpesa_consumer_key),
@@ -336,6 +348,7 @@ async def running_house(
             paystack_webhook_url=f"{API}/api/v1/webhooks/paystack",
             stripe_webhook_url=f"{API}/api/v1/webhooks/stripe",
             moniepoint_webhook_url=f"{API}/api/v1/webhooks/moniepoint",
+            flutterwave_webhook_url=f"{API}/api/v1/webhooks/flutterwave",
             **{"customer_delay_seconds": 0.05, "webhook_backoff_seconds": 0.05, **(simulator or {})},
         )
         towards_api = _Late()

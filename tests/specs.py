@@ -5,8 +5,9 @@
     specs.validate_response(paystack, "GET", "/transaction/verify/abc", 200, {...})
 
 The documents are read from the folder that `PAYFLOW_SPECS_DIR` names (`paystack/paystack-openapi.yaml`,
-`stripe/spec3.2023-08-16.trimmed.json`, `stripe/fixtures3.2026.json`). A test that asks for one skips when the variable
-is unset, and fails when it is set and the file is missing.
+`stripe/spec3.2023-08-16.trimmed.json`, `stripe/fixtures3.2026.json`, `flutterwave/transactions.yaml`,
+`flutterwave/checkout.yaml`). A test that asks for one skips when the variable is unset, and fails when it is set and
+the file is missing.
 
 Stricter than OpenAPI itself: where a schema lists properties, an unlisted one is an error, so that a renamed field
 cannot slip through as an addition. What must be let through nevertheless is written down below, each with its reason.
@@ -59,6 +60,25 @@ def paystack() -> Spec:
 def stripe() -> Spec:
     folder = specs_dir() / "stripe"
     return load_stripe(folder / "spec3.2023-08-16.trimmed.json", folder / "fixtures3.2026.json")
+
+
+def flutterwave() -> Spec:
+    folder = specs_dir() / "flutterwave"
+    return load_flutterwave(folder / "transactions.yaml", folder / "checkout.yaml")
+
+
+@cache
+def load_flutterwave(*paths: Path) -> Spec:
+    """An unofficial description of v3 in several files; there is no official one that covers it."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    documents = [yaml.load(path.read_text(encoding="utf-8"), Loader=loader) for path in paths]
+    merged: Schema = {"paths": {}, "components": {}}
+    for document in documents:
+        merged["paths"] |= document["paths"]
+    order = merged["paths"]["/payments"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    for name in FLUTTERWAVE_NEWER_PROPERTIES:
+        order["properties"].setdefault(name, FREE)
+    return Spec("flutterwave", merged)
 
 
 @cache
@@ -135,6 +155,9 @@ PAYSTACK_EXCEPTIONS: tuple[Callable[[Schema], None], ...] = (
     customers_need_not_have_a_name,
     metadata_is_the_merchants_own,
 )
+
+# On the page of "Standard" (developer.flutterwave.com/v3.0/docs/flutterwave-standard-1), missing in the description.
+FLUTTERWAVE_NEWER_PROPERTIES = ("meta", "configurations", "payment_options")
 
 # Stripe's document is of 2023. Properties that the official fixtures of 2026 show for the same object are taken as they
 # come; the few that neither has are named here with the place where they are documented.

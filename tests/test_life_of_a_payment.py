@@ -5,7 +5,9 @@ import pytest
 from tests.house import House
 
 
-@pytest.mark.parametrize("provider", ["paystack", "mpesa", "stripe", "standardbank_pay", "moniepoint", "cpay"])
+@pytest.mark.parametrize(
+    "provider", ["paystack", "mpesa", "stripe", "standardbank_pay", "moniepoint", "cpay", "flutterwave"]
+)
 async def test_a_payment_is_taken_paid_and_explained(house: House, provider: str) -> None:
     ada = await house.merchant()
 

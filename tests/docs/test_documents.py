@@ -124,7 +124,7 @@ def test_the_examples_that_are_no_defaults_are_valid(monkeypatch: pytest.MonkeyP
         for whole, value in examples()[name]:
             monkeypatch.setenv(whole, value)
     settings = Settings(_env_file=None)
-    providers = {"paystack", "stripe", "mpesa", "moniepoint", "standardbank_pay", "cpay"}
+    providers = {"paystack", "stripe", "mpesa", "moniepoint", "standardbank_pay", "cpay", "flutterwave"}
     assert set(settings.provider_credentials) == set(settings.provider_base_urls) == providers
     SimulatorSettings()
 
@@ -193,6 +193,7 @@ def test_every_provider_is_in_the_readme_and_the_guide() -> None:
     providers = {path.stem for path in (ROOT / "src/payflow/providers").glob("*.py")} - {"__init__"}
     titles = {
         "cpay": "C-Pay",
+        "flutterwave": "Flutterwave",
         "moniepoint": "Moniepoint",
         "mpesa": "M-Pesa",
         "paystack": "Paystack",

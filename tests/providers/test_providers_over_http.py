@@ -29,6 +29,7 @@ from payflow.gateway.contract import (
 )
 from payflow.gateway.http import ProviderHttp, build_http
 from payflow.providers.cpay import Cpay, CpayCredentials
+from payflow.providers.flutterwave import Flutterwave, FlutterwaveCredentials
 from payflow.providers.moniepoint import Moniepoint, MoniepointCredentials
 from payflow.providers.mpesa import Mpesa, MpesaCredentials
 from payflow.providers.paystack import Paystack, PaystackCredentials
@@ -44,6 +45,7 @@ ADAPTERS: dict[str, Any] = {
     "standardbank_pay": StandardBankPay,
     "moniepoint": Moniepoint,
     "cpay": Cpay,
+    "flutterwave": Flutterwave,
 }
 BY_PATH = {adapter.declaration.path_name: name for name, adapter in ADAPTERS.items()}
 CURRENCIES = dict.fromkeys(ADAPTERS, "USD") | {
@@ -55,6 +57,8 @@ CURRENCIES = dict.fromkeys(ADAPTERS, "USD") | {
 BOUND = {"mpesa", "cpay"}  # their queries tell no amount
 PAYERS = {"cpay": {"customer": Customer(phone="+26657012345")}}
 WAITING = {Verdict.REQUIRES_ACTION, Verdict.PROCESSING}
+# Flutterwave knows no transaction before the customer has tried.
+UNTRIED = {"flutterwave": {Verdict.NOT_FOUND}}
 numbers = itertools.count(1)
 
 
@@ -87,6 +91,10 @@ class Bench:
             "stripe": StripeCredentials(
                 secret_key=SecretStr(settings.stripe_secret_key),
                 webhook_secret=SecretStr(settings.stripe_webhook_secret),
+            ),
+            "flutterwave": FlutterwaveCredentials(
+                secret_key=SecretStr(settings.flutterwave_secret_key),
+                secret_hash=SecretStr(settings.flutterwave_secret_hash),
             ),
             "mpesa": MpesaCredentials(
                 consumer_key=SecretStr(settings.mpesa_consumer_key),
@@ -145,7 +153,8 @@ class Attempt:
         return result
 
     async def ended(self) -> Result:
-        result: Result = await until(self.fetch, lambda result: result.verdict not in WAITING)
+        waiting = WAITING | UNTRIED.get(self.provider, set())
+        result: Result = await until(self.fetch, lambda result: result.verdict not in waiting)
         return result
 
     async def charges(self) -> Any:
@@ -254,6 +263,8 @@ ENDS = [
     ("cpay", "insufficient_funds", Verdict.DECLINED, "declined"),
     ("cpay", "cancelled", Verdict.CANCELLED, "customer_cancelled"),
     ("cpay", "expired", Verdict.EXPIRED, "expired"),
+    ("flutterwave", "decline", Verdict.DECLINED, "declined"),
+    ("flutterwave", "insufficient_funds", Verdict.DECLINED, "insufficient_funds"),
 ]
 
 
@@ -358,7 +369,7 @@ async def test_an_unknown_order_without_an_id_is_resolved_by_its_webhook(bench: 
     assert {(result.verdict, result.reference) for result in told} == {(Verdict.COMPLETED, attempt.query.reference)}
 
 
-@pytest.mark.parametrize("provider", ["paystack", "stripe", "standardbank_pay"])
+@pytest.mark.parametrize("provider", ["paystack", "stripe", "standardbank_pay", "flutterwave"])
 async def test_another_amount_or_currency_is_told_as_it_is(bench: Bench, provider: str) -> None:
     other_amount = await (await bench.collect(provider, "wrong_amount")).ended()
     assert other_amount.verdict is Verdict.COMPLETED
@@ -401,15 +412,16 @@ async def test_another_amount_at_mpesa_is_in_the_callback_only(bench: Bench) -> 
     assert len(event.result.receipt or "") == 10
 
 
-async def test_a_fee_on_top_is_told_beside_what_was_asked(bench: Bench) -> None:
-    result = await (await bench.collect("paystack", "fee_on_top")).ended()
+@pytest.mark.parametrize("provider", ["paystack", "flutterwave"])
+async def test_a_fee_on_top_is_told_beside_what_was_asked(bench: Bench, provider: str) -> None:
+    result = await (await bench.collect(provider, "fee_on_top")).ended()
     assert (result.verdict, result.requested) == (Verdict.COMPLETED, Money(50_000, "USD"))
     assert result.paid is not None
     assert result.fee is not None
     assert result.paid.minor == 50_000 + result.fee.minor
 
 
-@pytest.mark.parametrize("provider", ["paystack", "stripe", "standardbank_pay", "moniepoint"])
+@pytest.mark.parametrize("provider", ["paystack", "stripe", "standardbank_pay", "moniepoint", "flutterwave"])
 async def test_a_webhook_signed_with_another_key_is_refused(bench: Bench, provider: str) -> None:
     attempt = await bench.collect(provider, "bad_signature")
     with pytest.raises(WebhookRefused, match="signature_mismatch"):
@@ -428,6 +440,9 @@ async def test_wrong_keys_are_refused_by_each_provider(bench: Bench) -> None:
     bench.credentials = {
         "paystack": PaystackCredentials(secret_key=SecretStr("sk_test_another")),
         "stripe": StripeCredentials(secret_key=SecretStr("sk_test_another"), webhook_secret=SecretStr("whsec_another")),
+        "flutterwave": FlutterwaveCredentials(
+            secret_key=SecretStr("FLWSECK_TEST-another-X"), secret_hash=SecretStr("another")
+        ),
         "mpesa": bench.credentials["mpesa"].model_copy(update={"consumer_secret": SecretStr("another")}),
         "standardbank_pay": bench.credentials["standardbank_pay"].model_copy(
             update={"api_key": SecretStr("sbp_test_another")}
@@ -590,3 +605,77 @@ async def test_a_payment_that_cpay_took_back_is_reversed(bench: Bench) -> None:
     await attempt.ended()
     await bench.control("POST", f"/charges/cpay/{attempt.query.reference}/reverse")
     assert (await attempt.fetch()).verdict is Verdict.REVERSED
+
+
+@pytest.mark.parametrize("outcome", ["cancelled", "expired", "silent"])
+async def test_a_checkout_at_flutterwave_that_nobody_tried_is_not_found(bench: Bench, outcome: str) -> None:
+    attempt = await bench.collect("flutterwave", outcome)
+    await asyncio.sleep(0.05)
+    result = await attempt.fetch()
+    assert (result.verdict, result.expirable) == (Verdict.NOT_FOUND, True)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"), [("server_error_after_charging", Verdict.COMPLETED), ("server_error", Verdict.NOT_FOUND)]
+)
+async def test_flutterwave_tells_by_our_reference_what_became_of_an_unknown_order(
+    bench: Bench, outcome: str, verdict: Verdict
+) -> None:
+    attempt = await bench.collect("flutterwave", outcome)
+    assert attempt.query.provider_references == ()
+    await asyncio.sleep(0.05)
+    assert (await attempt.fetch()).verdict is verdict
+
+
+async def test_a_reference_used_twice_at_flutterwave_is_unknown_and_then_asked(bench: Bench) -> None:
+    first = await bench.collect("flutterwave", "success")
+    second = await bench.collect("flutterwave", "success", reference=first.query.reference)
+    assert second.collected.verdict is Verdict.UNKNOWN
+    assert second.collected.raw_status == "400 Duplicate transaction reference"
+    assert (await second.ended()).verdict is Verdict.COMPLETED
+    assert (await second.charges())["charges"] == 1
+
+
+@pytest.mark.parametrize("answers", ["newest", "oldest"])
+async def test_a_success_after_a_failure_at_flutterwave_is_found_whichever_try_is_told(
+    bench: Bench, answers: str
+) -> None:
+    await bench.control("POST", "/settings", flutterwave_reference_answers=answers)
+    attempt = await bench.collect("flutterwave", "late_success_after_failure")
+    declined, completed = [event.result for event in await attempt.events(2)]
+    assert declined is not None
+    assert completed is not None
+    assert (declined.verdict, declined.session_open, declined.provider_references) == (Verdict.DECLINED, True, ())
+    result = await attempt.fetch()
+    assert (result.verdict, result.reference, result.paid) == (
+        Verdict.COMPLETED,
+        attempt.query.reference,
+        money(attempt),
+    )
+    assert result.provider_references == completed.provider_references
+    by_id = dataclasses.replace(attempt.query, provider_references=completed.provider_references)
+    found = await bench.adapters["flutterwave"].fetch(by_id, bench.credentials["flutterwave"])
+    assert found == result
+
+
+async def test_a_page_at_flutterwave_that_was_closed_can_no_longer_be_paid(bench: Bench) -> None:
+    attempt = await bench.collect("flutterwave", "silent")
+    for _ in range(2):
+        result = await bench.adapters["flutterwave"].cancel(attempt.query, bench.credentials["flutterwave"])
+        assert (result.verdict, result.expirable) == (Verdict.CANCELLED, True)
+    path = f"{bench.url}/_control/charges/flutterwave/{attempt.query.reference}/pay"
+    assert (await bench.client.post(path)).status_code == 409
+
+
+async def test_a_page_at_flutterwave_that_was_paid_is_not_cancelled(bench: Bench) -> None:
+    attempt = await bench.collect("flutterwave", "success")
+    assert (await attempt.ended()).verdict is Verdict.COMPLETED
+    result = await bench.adapters["flutterwave"].cancel(attempt.query, bench.credentials["flutterwave"])
+    assert (result.verdict, result.paid) == (Verdict.COMPLETED, money(attempt))
+
+
+async def test_a_declined_customer_whose_page_at_flutterwave_is_closed_has_cancelled(bench: Bench) -> None:
+    attempt = await bench.collect("flutterwave", "decline")
+    assert (await attempt.ended()).verdict is Verdict.DECLINED
+    result = await bench.adapters["flutterwave"].cancel(attempt.query, bench.credentials["flutterwave"])
+    assert (result.verdict, result.session_open) == (Verdict.CANCELLED, False)

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from payflow.simulator import SimulatorSettings, create_simulator
+from payflow.simulator.webhooks import Tasks
 
 DELAY_SECONDS = 0.01
 
@@ -64,6 +65,19 @@ class Client(httpx.AsyncClient):
 
     async def outcome(self, provider: str, outcome: str, **more: Any) -> None:
         await self.control("POST", "/outcomes", provider=provider, outcome=outcome, **more)
+
+    async def settled(self) -> None:
+        """Until nobody acts by itself any more: no customer, no webhook under way or to be sent again."""
+        running = self.tasks.running
+        async with asyncio.timeout(10):
+            while running:
+                await asyncio.wait(running)
+
+    @property
+    def tasks(self) -> Tasks:
+        app: Any = self._transport.app  # type: ignore[attr-defined]
+        tasks: Tasks = app.state.simulation.tasks
+        return tasks
 
 
 Start = Callable[..., Awaitable[Client]]

@@ -40,7 +40,7 @@ async def test_a_webhook_is_sent_again_until_it_is_accepted(client):
     client.receiver.answers = [500, 503]
     await initialize(client)
     await client.receiver.wait(3)
-    await asyncio.sleep(0.01)
+    await client.settled()
     [delivery] = (await client.control("GET", "/webhooks"))["webhooks"]
     assert (delivery["delivered"], delivery["attempts"], delivery["status_codes"]) == (True, 3, [500, 503, 200])
 
@@ -49,7 +49,7 @@ async def test_a_webhook_is_given_up_after_the_set_number_of_retries(start):
     client = await start(webhook_retries=1)
     client.receiver.answers = [500] * 5
     await initialize(client)
-    await asyncio.sleep(0.08)
+    await client.settled()
     answer = await client.control("GET", "/webhooks?reference=order-1")
     assert (len(client.receiver.requests), answer["pending"]) == (2, 1)
 
@@ -62,7 +62,7 @@ async def test_an_unreachable_receiver_is_written_down(start):
 
     client._transport.app.state.simulation.webhooks.transport = httpx.MockTransport(refuse)
     await initialize(client)
-    await asyncio.sleep(0.03)
+    await client.settled()
     [delivery] = (await client.control("GET", "/webhooks"))["webhooks"]
     assert (delivery["status_codes"], delivery["tries"][0]["error"]) == ([None], "ConnectError: refused")
 
@@ -70,7 +70,7 @@ async def test_an_unreachable_receiver_is_written_down(start):
 async def test_a_webhook_can_be_delivered_once_more(client):
     await initialize(client)
     await client.receiver.wait()
-    await asyncio.sleep(0.01)
+    await client.settled()
     [delivery] = (await client.control("GET", "/webhooks"))["webhooks"]
     again = await client.control("POST", f"/webhooks/{delivery['id']}/redeliver")
     assert again["attempts"] == 2
@@ -122,7 +122,7 @@ async def test_refunds_can_be_settled_and_failed_by_hand(start):
 async def test_webhooks_and_queries_can_be_switched_off(client):
     await client.control("POST", "/settings", deliver_webhooks=False, answer_queries=False)
     await initialize(client)
-    await asyncio.sleep(0.03)
+    await client.settled()
     assert client.receiver.requests == []
     assert (await client.get("/paystack/transaction/verify/order-1", headers=KEY)).status_code == 500
     await client.control("POST", "/settings", answer_queries=True)

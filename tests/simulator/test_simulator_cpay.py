@@ -1,4 +1,3 @@
-import asyncio
 import hashlib
 import hmac
 import re
@@ -146,7 +145,7 @@ async def test_an_otp_payment_waits_for_its_otp_and_calls_nobody_back(client):
     right = await send(client, CONFIRM, otp="123456")
     assert (right.status_code, told(right)["ReasonCode"]) == (200, "paymentSuccessful")
     assert (await send(client, CONFIRM, otp="123456")).status_code == 422
-    await asyncio.sleep(0.05)
+    await client.settled()
     assert client.receiver.requests == []
     row = (await client.control("GET", "/charges?reference=order1"))["charges"][0]
     assert (row["charges"], row["money_taken_minor"]) == (1, 10_000)

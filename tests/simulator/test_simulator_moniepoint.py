@@ -1,4 +1,3 @@
-import asyncio
 import hashlib
 import hmac
 from datetime import UTC, datetime
@@ -155,7 +154,7 @@ async def test_webhooks_come_without_a_signature_when_the_setting_says_so(start)
 )
 async def test_the_last_three_digits_choose_what_happens(client, amount, status, events):
     await initiate(client, amount=amount)
-    await asyncio.sleep(0.06)
+    await client.settled()
     assert (await query(client))["paymentStatus"] == status
     assert [body["eventType"] for body in client.receiver.bodies] == events
     [row] = (await client.control("GET", "/charges?provider=moniepoint"))["charges"]

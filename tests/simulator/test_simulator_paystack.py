@@ -1,4 +1,3 @@
-import asyncio
 import hashlib
 import hmac
 
@@ -194,6 +193,6 @@ async def test_refunds_and_transactions_are_listed_newest_first_in_pages(client)
 
 async def test_a_declined_payment_is_asked_for_and_never_told(client):
     await initialize(client, amount=1_901)
-    await asyncio.sleep(0.05)
+    await client.settled()
     assert (await verify(client))["status"] == "failed"
     assert client.receiver.requests == []

@@ -1,4 +1,3 @@
-import asyncio
 import hashlib
 import hmac
 import time
@@ -222,7 +221,7 @@ async def test_a_payment_that_nobody_approves_expires_by_the_clock(start):
 )
 async def test_the_last_three_digits_choose_what_happens(client, amount, state, events, money):
     identity = await opened(client, amount_cents=amount)
-    await asyncio.sleep(0.06)
+    await client.settled()
     assert (await ask(client, identity)).json()["processing_state"] == state
     assert kinds(client) == events
     (row,) = await charges(client)

@@ -25,7 +25,8 @@ COMPLETED, FAILED, CANCELLED, EXPIRED, UNDER_REVIEW = "completed", "failed", "ca
 # paid; an order whose answer was lost has no id to ask with. Standard Bank Pay tells every end
 # by webhook, which brings the id too. Moniepoint tells by webhook of money alone, and knows our reference.
 # C-Pay is asked by our reference, also after a lost answer; an open request may be paid as long as C-Pay keeps it, and "not
-# found" may mean the merchant.
+# found" may mean the merchant. Flutterwave's webhooks are hints that a query confirms, a failed try leaves its page open, and we
+# close the page when its time is over.
 ENDS: dict[str, dict[str, tuple[str, str]]] = {
     "paystack": {
         "success": (COMPLETED, COMPLETED),
@@ -186,6 +187,35 @@ ENDS: dict[str, dict[str, tuple[str, str]]] = {
         "webhook_only": (REQUIRES_ACTION, UNDER_REVIEW),
         "query_only": (REQUIRES_ACTION, COMPLETED),
         "dropped_after_charging": (COMPLETED, COMPLETED),
+    },
+    "flutterwave": {
+        "success": (COMPLETED, COMPLETED),
+        "decline": (REQUIRES_ACTION, FAILED),
+        "insufficient_funds": (REQUIRES_ACTION, FAILED),
+        "cancelled": (REQUIRES_ACTION, EXPIRED),
+        "expired": (REQUIRES_ACTION, EXPIRED),
+        "silent": (REQUIRES_ACTION, EXPIRED),
+        "no_answer": (REQUIRES_ACTION, UNDER_REVIEW),
+        "timeout_after_charging": (COMPLETED, COMPLETED),
+        "late_success_after_failure": (COMPLETED, COMPLETED),
+        "duplicate": (COMPLETED, COMPLETED),
+        "out_of_order": (COMPLETED, COMPLETED),
+        "wrong_amount": (UNDER_REVIEW, UNDER_REVIEW),
+        "wrong_currency": (UNDER_REVIEW, UNDER_REVIEW),
+        "bad_signature": (REQUIRES_ACTION, COMPLETED),
+        "slow": (COMPLETED, COMPLETED),
+        "server_error": (PROCESSING, EXPIRED),
+        "server_error_after_charging": (COMPLETED, COMPLETED),
+        "refuse": (FAILED, FAILED),
+        "rate_limited": (FAILED, FAILED),
+        "html_error": (PROCESSING, EXPIRED),
+        "callback_before_ack": (COMPLETED, COMPLETED),
+        "webhook_only": (REQUIRES_ACTION, UNDER_REVIEW),
+        "query_only": (REQUIRES_ACTION, COMPLETED),
+        "dropped_after_charging": (COMPLETED, COMPLETED),
+        "fee_on_top": (COMPLETED, COMPLETED),
+        "asynchronous": (COMPLETED, COMPLETED),
+        "asynchronous_failure": (REQUIRES_ACTION, FAILED),
     },
 }
 CASES = [(provider, outcome) for provider, outcomes in ENDS.items() for outcome in outcomes]

@@ -106,6 +106,10 @@ def _towards_simulator(settings: Settings, simulator: SimulatorSettings, url: st
             "secret_key": simulator.stripe_secret_key,
             "webhook_secret": simulator.stripe_webhook_secret,
         },
+        "flutterwave": {
+            "secret_key": simulator.flutterwave_secret_key,
+            "secret_hash": simulator.flutterwave_secret_hash,
+        },
         "mpesa": {
             "consumer_key": simulator.mpesa_consumer_key,
             "consumer_secret": simulator.mpesa_consumer_secret,
@@ -146,5 +150,6 @@ def _towards_api(simulator: SimulatorSettings, url: str, simulator_url: str) -> 
             "paystack_webhook_url": f"{url}/api/v1/webhooks/paystack",
             "stripe_webhook_url": f"{url}/api/v1/webhooks/stripe",
             "moniepoint_webhook_url": f"{url}/api/v1/webhooks/moniepoint",
+            "flutterwave_webhook_url": f"{url}/api/v1/webhooks/flutterwave",
         }
     )

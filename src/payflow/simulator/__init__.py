@@ -1,5 +1,5 @@
-"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja, Stripe, Moniepoint (Monnify) and C-Pay, and their
-webhooks, without any money.
+"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja, Stripe, Flutterwave, Moniepoint (Monnify) and
+C-Pay, and their webhooks, without any money.
 
 Standard Bank Pay is a pattern with no public counterpart: what stands here is all there is of it.
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from payflow.simulator.control import Control, Resettable
 from payflow.simulator.cpay import Cpay
+from payflow.simulator.flutterwave import Flutterwave
 from payflow.simulator.moniepoint import Moniepoint
 from payflow.simulator.mpesa import Mpesa
 from payflow.simulator.outcomes import PROVIDERS
@@ -42,6 +43,7 @@ def create_simulator(
     simulation = Simulation(settings, clock, transport)
     paystack, stripe = Paystack(simulation), Stripe(simulation)
     moniepoint, standardbank_pay = Moniepoint(simulation), StandardBankPay(simulation)
+    flutterwave = Flutterwave(simulation)
     halves: dict[str, Half] = {
         "paystack": paystack,
         "mpesa": Mpesa(simulation),
@@ -49,9 +51,10 @@ def create_simulator(
         "standardbank_pay": standardbank_pay,
         "moniepoint": moniepoint,
         "cpay": Cpay(simulation),
+        "flutterwave": flutterwave,
     }
     control = Control(simulation, halves)
-    pages = Pages(simulation, paystack, stripe, standardbank_pay, moniepoint)
+    pages = Pages(simulation, paystack, stripe, standardbank_pay, moniepoint, flutterwave)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 Answer = Literal["normal", "slow", "hang", "drop", "server_error", "refuse", "rate_limited", "html_error"]
 Operation = Literal["collect", "refund"]
 
-PROVIDERS = ("paystack", "mpesa", "stripe", "standardbank_pay", "moniepoint", "cpay")
+PROVIDERS = ("paystack", "mpesa", "stripe", "standardbank_pay", "moniepoint", "cpay", "flutterwave")
 MAGIC_DIGITS = 1000  # the last three digits of an amount choose the outcome
 
 
@@ -33,7 +33,7 @@ class Outcome:
 
 
 BOTH: tuple[Operation, ...] = ("collect", "refund")
-SIGNED = ("paystack", "stripe", "standardbank_pay", "moniepoint")
+SIGNED = ("paystack", "stripe", "standardbank_pay", "moniepoint", "flutterwave")
 TELL_AMOUNTS = tuple(name for name in PROVIDERS if name != "cpay")  # its answers tell none
 
 OUTCOMES = {
@@ -65,7 +65,8 @@ OUTCOMES = {
         Outcome("webhook_only", 921, "succeeds, queries fail", queries=False),
         Outcome("query_only", 922, "succeeds, no webhook", webhooks=False, operations=BOTH),
         Outcome("dropped_after_charging", 923, "charged, the connection breaks in the answer", "drop", operations=BOTH),
-        Outcome("fee_on_top", 924, "the customer pays the fee on top", fee_on_top=True, providers=("paystack",)),
+        Outcome("fee_on_top", 924, "the customer pays the fee on top", fee_on_top=True,
+                providers=("paystack", "flutterwave")),
         Outcome("needs_attention", 925, "the refund stops for bank details",
                 customer=("needs_attention",), operations=("refund",), providers=("paystack",)),
         Outcome("asynchronous", 926, "first processing, later paid", customer=("process", "pay"), providers=SIGNED),

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from payflow.simulator.flutterwave import Flutterwave
 from payflow.simulator.moniepoint import Moniepoint
 from payflow.simulator.paystack import Paystack
 from payflow.simulator.standardbank_pay import StandardBankPay
@@ -58,12 +59,14 @@ class Pages:
         stripe: Stripe,
         standardbank_pay: StandardBankPay,
         moniepoint: Moniepoint,
+        flutterwave: Flutterwave,
     ) -> None:
         self.simulation = simulation
         self.paystack = paystack
         self.stripe = stripe
         self.standardbank_pay = standardbank_pay
         self.moniepoint = moniepoint
+        self.flutterwave = flutterwave
 
     def routes(self) -> list[Route]:
         return [
@@ -74,6 +77,8 @@ class Pages:
             Route("/standardbank_pay/{id}", self.standardbank_pay_page, methods=["GET", "POST"]),
             Route("/moniepoint/{reference}", self.show_moniepoint, methods=["GET"]),
             Route("/moniepoint/{reference}", self.answer_moniepoint, methods=["POST"]),
+            Route("/flutterwave/{code}", self.show_flutterwave, methods=["GET"]),
+            Route("/flutterwave/{code}", self.answer_flutterwave, methods=["POST"]),
         ]
 
     async def show_paystack(self, request: Request) -> Response:
@@ -154,6 +159,29 @@ class Pages:
         if transaction.redirect_url and (charge.status == "paid" or action == "cancel"):
             return RedirectResponse(with_query(transaction.redirect_url, {"paymentReference": charge.reference}), 303)
         return page("Monnify checkout", charge, note)
+
+    async def show_flutterwave(self, request: Request) -> Response:
+        try:
+            link = self.flutterwave.checkout(request.path_params["code"])
+        except NoSuchCharge:
+            return not_found()
+        return page("Flutterwave checkout", link.charge, NOT_REAL)
+
+    async def answer_flutterwave(self, request: Request) -> Response:
+        """After a failure the page stays, so that the customer may try again."""
+        try:
+            link = self.flutterwave.checkout(request.path_params["code"])
+        except NoSuchCharge:
+            return not_found()
+        charge, action = link.charge, await read_action(request)
+        note = await self.act(self.flutterwave, charge, action)
+        back = {"tx_ref": charge.reference}
+        if charge.status == "paid":
+            back = {"status": "successful", **back, "transaction_id": str(link.tries[-1].id)}
+            return RedirectResponse(with_query(link.redirect_url, back), 303)
+        if action == "cancel":
+            return RedirectResponse(with_query(link.redirect_url, {"status": "cancelled", **back}), 303)
+        return page("Flutterwave checkout", charge, note)
 
     async def act(self, provider: Provider, charge: Charge, action: str | None) -> str:
         """The webhook is on its way, not waited for: redirect and webhook race each other as in real life."""

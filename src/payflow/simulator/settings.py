@@ -21,6 +21,7 @@ class Behaviour(BaseModel):
     paystack_webhook_url: str = "http://127.0.0.1:8000/api/v1/webhooks/paystack"
     stripe_webhook_url: str = "http://127.0.0.1:8000/api/v1/webhooks/stripe"
     moniepoint_webhook_url: str = "http://127.0.0.1:8000/api/v1/webhooks/moniepoint"
+    flutterwave_webhook_url: str = "http://127.0.0.1:8000/api/v1/webhooks/flutterwave"
     deliver_webhooks: bool = True
     answer_queries: bool = True
     # Off: a charge waits until somebody uses the hosted page or `POST /_control/charges/...`.
@@ -35,6 +36,8 @@ class Behaviour(BaseModel):
     mpesa_callback_retries: NonNegativeInt = 0
     accept_any_test_key: bool = False
     paystack_unknown_reference_status: int = Field(default=400, ge=400, le=404)
+    # Which of several tries of one tx_ref it tells is documented nowhere.
+    flutterwave_reference_answers: Literal["newest", "oldest"] = "newest"
     mpesa_in_flight_answer: Literal["4999", "500.001.1001"] = "4999"
     mpesa_lock_subscriber: bool = False
     mpesa_one_token_at_a_time: bool = False
@@ -69,6 +72,8 @@ class SimulatorSettings(Behaviour, BaseSettings):
     stripe_secret_key: str = "sk_test_simulator_stripe"  # noqa: S105
     stripe_webhook_secret: str = "whsec_simulator"  # noqa: S105
     stripe_api_version: str = "2025-09-30.clover"
+    flutterwave_secret_key: str = "FLWSECK_TEST-simulator-X"  # noqa: S105
+    flutterwave_secret_hash: str = "simulator_flutterwave_hash"  # noqa: S105
     mpesa_consumer_key: str = "simulator_consumer_key"
     mpesa_consumer_secret: str = "simulator_consumer_secret"  # noqa: S105
     mpesa_shortcode: str = "174379"
