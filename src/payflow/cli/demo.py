@@ -39,7 +39,35 @@ PAYMENTS: tuple[dict[str, Any], ...] = (
         "customer": {"email": "jenny@example.com", "name": "Jenny Rosen"},
         "return_url": "https://shop.example/return",
     },
+    {
+        "provider": "flutterwave",
+        "amount": "1200.00",
+        "currency": "GHS",
+        "customer": {"email": "kofi@example.com", "name": "Kofi Mensah"},
+        "return_url": "https://shop.example/return",
+    },
+    {
+        "provider": "moniepoint",
+        "amount": "4200.00",
+        "currency": "NGN",
+        "customer": {"email": "chidi@example.com", "name": "Chidi Eze"},
+        "return_url": "https://shop.example/return",
+    },
+    {
+        "provider": "cpay",
+        "method": "otp",
+        "amount": "150.00",
+        "currency": "LSL",
+        "customer": {"phone": "+26657012345", "name": "Lineo"},
+    },
+    {
+        "provider": "standardbank_pay",
+        "amount": "99.50",
+        "currency": "ZAR",
+        "customer": {"phone": "+27821234567", "name": "Palesa"},
+    },
 )
+OTP = "123456"  # the code that the simulated C-Pay sends
 FINAL = {"completed", "failed", "cancelled", "expired", "under_review"}
 
 
@@ -63,6 +91,7 @@ class Demo:
         self._say(f"API {self._stack.url}/api/v1   docs {self._stack.url}/docs")
         for part, where in self._stack.parts.items():
             self._say(f"  {part}: {where}")
+        ended = 0
         async with httpx.AsyncClient(base_url=self._stack.url + "/api/v1", trust_env=False, timeout=60) as client:
             try:
                 await self._sign_in(client)
@@ -71,12 +100,15 @@ class Demo:
                         f"\n[{number}/{len(PAYMENTS)}] {payment['provider']}: {payment['amount']} {payment['currency']}"
                     )
                     await self._pay(client, payment)
-            except DemoFailed as failure:
-                self._say(f"\nFAILED: {failure}")
-                return 1
-            except (httpx.HTTPError, OSError, websockets.WebSocketException) as error:
+            except* DemoFailed as failed:
+                self._say(f"\nFAILED: {_first(failed)}")
+                ended = 1
+            except* (httpx.HTTPError, OSError, websockets.WebSocketException) as failed:
+                error = _first(failed)
                 self._say(f"\nFAILED: {type(error).__name__}: {error}")
-                return 1
+                ended = 1
+        if ended:
+            return ended
         self._say(f"\nOK: {len(PAYMENTS)} payments completed, every frame in order, GET agrees.")
         return 0
 
@@ -100,12 +132,25 @@ class Demo:
         action = payment["next_action"] or {}
         hint = action.get("url") or action.get("display_text") or ""
         self._say(f"  POST /payments/initialize → {payment['status']}  {action.get('type', '')} {hint}")
-        frames = await self._watch(payment["id"], payment["client_token"])
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._watch(payment["id"], payment["client_token"]))
+            if action.get("type") == "otp":
+                group.create_task(self._submit(client, payment["id"]))
+        frames = watching.result()
         self._check_frames(frames)
         shown = await client.get(f"/payments/{payment['id']}")
         _expect(shown, 200, "get")
         self._check_agreement(shown.json(), frames)
         self._show_timeline(shown.json())
+
+    async def _submit(self, client: httpx.AsyncClient, payment_id: str) -> None:
+        """The customer reads the code on the phone, and the shop passes it on."""
+        await asyncio.sleep(0.5)
+        submitted = await client.post(
+            f"/payments/{payment_id}/submit-otp", json={"otp": OTP}, headers={"idempotency-key": secrets.token_hex(16)}
+        )
+        _expect(submitted, 200, "submit-otp")
+        self._say(f"  POST /payments/…/submit-otp → {submitted.json()['status']}")
 
     async def _watch(self, payment_id: str, client_token: str) -> list[dict[str, Any]]:
         """Every event from the first on, until the payment ends. The customer's own token opens the socket."""
@@ -161,6 +206,13 @@ class Demo:
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stdout, flush=True)
+
+
+def _first(group: BaseException) -> BaseException:
+    """The error behind the groups that a task group wraps around it."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
 
 
 def _expect(response: httpx.Response, status: int, what: str) -> None:
