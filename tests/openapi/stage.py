@@ -102,6 +102,12 @@ class Caller:
         )
         assert answer.status_code == 200, answer.text
 
+    def resume(self, provider: str) -> None:
+        """Whatever was drained takes payments again."""
+        admin = self.stage.caller("admin")
+        answer = self.stage.run(admin.merchant.post(f"/providers/{provider}/drain", json={"drained": False}))
+        assert answer.status_code == 200, answer.text
+
     def provider_credentials(self, provider: str) -> dict[str, str]:
         values = self.stage.house.settings.provider_credentials[provider]
         return {name: value.get_secret_value() for name, value in values.items()}
@@ -120,6 +126,10 @@ class Caller:
     async def _waiting_payment(self) -> dict[str, Any]:
         await self.stage.house.outcome("paystack", "silent", times=1)
         return await self.merchant.pay("paystack")
+
+    async def _payment_waiting_for_otp(self) -> dict[str, Any]:
+        await self.stage.house.outcome("cpay", "silent", times=1)
+        return await self.merchant.pay("cpay", method="otp")
 
     async def _payment_under_review(self) -> dict[str, Any]:
         await self.stage.house.outcome("paystack", "wrong_amount", times=1)

@@ -73,6 +73,7 @@ async def test_what_the_document_shows_can_be_sent(stage: Stage) -> None:
                 answer = await admin.merchant.client.request(method, path, headers=headers, **sent)
                 assert answer.status_code not in (400, 413, 415, 422, 500), (label, example, answer.text)
     await asyncio.to_thread(admin.give_back_credentials, "paystack")
+    await asyncio.to_thread(admin.resume, "paystack")
 
 
 async def test_strangers_are_refused(stage: Stage) -> None:
@@ -154,6 +155,8 @@ def _send(case: Case, caller: Caller, label: str) -> Response:
     caller.noted(label, response.status_code, response.text)
     if label == f"POST {API}/providers/{{name}}/config" and response.status_code == 200:
         caller.give_back_credentials(case.path_parameters["name"])
+    if label == f"POST {API}/providers/{{name}}/drain" and response.status_code == 200:
+        caller.resume(case.path_parameters["name"])
     return response
 
 
@@ -181,6 +184,16 @@ def _payment(case: Case, caller: Caller) -> None:
     body = bodies[next(caller.numbers) % len(bodies)]
     kept = {name: case.body[name] for name in ("metadata", "customer_id", "description") if name in case.body}
     case.body = {**kept, **body}
+
+
+def _otp(case: Case, caller: Caller) -> None:
+    """A payment that waits for an OTP, and the right one for it."""
+    case.path_parameters["payment_id"] = caller.take("payment_waiting_for_otp")["id"]
+    case.body = {"otp": "123456"}
+
+
+def _drain(case: Case, caller: Caller) -> None:
+    case.path_parameters["name"] = list(BODIES)[next(caller.numbers) % len(BODIES)]
 
 
 def _configuration(case: Case, caller: Caller) -> None:
@@ -222,7 +235,9 @@ FILLS: dict[str, Fill] = {
     f"POST {API}/payments/initialize": _payment,
     f"POST {API}/payments/{{payment_id}}/cancel": _path("payment_id", "waiting_payment", "id"),
     f"POST {API}/payments/{{payment_id}}/resolve": _path("payment_id", "payment_under_review", "id"),
+    f"POST {API}/payments/{{payment_id}}/submit-otp": _otp,
     f"POST {API}/providers/{{name}}/config": _configuration,
+    f"POST {API}/providers/{{name}}/drain": _drain,
     f"POST {API}/realtime/tickets": _body(_channel),
     f"POST {API}/webhooks/{{provider}}": _signed_webhook,
     f"POST {API}/webhooks/{{provider}}/{{token}}": _webhook_with_token,
