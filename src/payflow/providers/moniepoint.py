@@ -14,14 +14,10 @@
 - References hold `|`, which Monnify does not encode in the page's address itself.
 """
 
-import asyncio
-import base64
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -64,6 +60,7 @@ from payflow.gateway.reading import (
     word,
 )
 from payflow.gateway.signing import verify_hmac_hex
+from payflow.gateway.tokens import NoToken, Token, TokenCache, basic
 
 LOGIN = "/api/v1/auth/login"
 INITIATE = "/api/v1/merchant/transactions/init-transaction"
@@ -161,22 +158,6 @@ class MoniepointCredentials(BaseModel):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    value: str = field(repr=False)
-    renew_at: datetime
-
-
-class _NoToken(Exception):
-    """No token was given, so the call that needs one was not made: refused where Monnify said why, else not sent."""
-
-    def __init__(self, failure: Failure, status: str) -> None:
-        self.verdict = Verdict.NOT_SENT if failure is UNREACHABLE else Verdict.REFUSED
-        self.failure = failure
-        self.status = status
-        super().__init__(status)
-
-
 class Moniepoint:
     declaration: ClassVar[Declaration] = DECLARATION
     CredentialsModel: ClassVar[type[BaseModel]] = MoniepointCredentials
@@ -185,8 +166,7 @@ class Moniepoint:
         self._http = http
         self._base_url = base_url.rstrip("/")
         self._clock = clock
-        self._tokens: dict[str, _Token] = {}
-        self._renewals: dict[str, asyncio.Lock] = {}
+        self._tokens = TokenCache(clock)
 
     def check(self, order: CollectOrder) -> None:
         if order.amount.currency not in DECLARATION.currencies:
@@ -200,7 +180,7 @@ class Moniepoint:
         try:
             body = _order_body(order, credentials)
             result = self._accepted(await self._send("collect", "POST", INITIATE, credentials, body))
-        except _NoToken as refusal:
+        except NoToken as refusal:
             return Result(refusal.verdict, raw_status=refusal.status, failure=refusal.failure)
         except (NotSent, OutcomeUnknown, Unreadable) as error:
             return silence(error)
@@ -213,7 +193,7 @@ class Moniepoint:
         path = f"{QUERY}?paymentReference={quote(query.reference, safe='')}"
         try:
             return _fetched(await self._send("fetch", "GET", path, credentials))
-        except (_NoToken, NotSent, OutcomeUnknown, Unreadable) as error:
+        except (NoToken, NotSent, OutcomeUnknown, Unreadable) as error:
             return Result(Verdict.UNKNOWN, raw_status=str(error))
 
     def verify_webhook(self, request: WebhookRequest, credentials: Sequence[MoniepointCredentials]) -> Trust | None:
@@ -253,30 +233,24 @@ class Moniepoint:
         return await self._http.send(DECLARATION.name, operation, method, url, headers=headers, json=body)
 
     async def _token(self, credentials: MoniepointCredentials, refused: str | None = None) -> str:
-        """One renewal at a time: who waited for it takes what it brought."""
-        key = _fingerprint(credentials)
-        async with self._renewals.setdefault(key, asyncio.Lock()):
-            token = self._tokens.get(key)
-            if token is None or token.value == refused or token.renew_at <= self._clock():
-                token = self._tokens[key] = await self._new_token(credentials)
-            return token.value
+        key, secret = credentials.api_key.get_secret_value(), credentials.secret_key.get_secret_value()
+        return await self._tokens.get(key, secret, lambda: self._new_token(key, secret), refused)
 
-    async def _new_token(self, credentials: MoniepointCredentials) -> _Token:
-        """_NoToken also when no answer comes: the order itself never left."""
-        pair = f"{credentials.api_key.get_secret_value()}:{credentials.secret_key.get_secret_value()}"
-        headers = {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    async def _new_token(self, key: str, secret: str) -> Token:
+        """NoToken also when no answer comes: the order itself never left."""
+        headers = basic(key, secret)
         asked_at = self._clock()
         try:
             answer = await self._http.send(DECLARATION.name, "token", "POST", self._base_url + LOGIN, headers=headers)
             body = _granted(answer)
             if body is None:
-                raise _NoToken(_login_failure(answer), f"token {_said(answer)}".strip())
+                raise NoToken(_login_failure(answer), f"token {_said(answer)}".strip())
         except (OutcomeUnknown, Unreadable) as error:
-            raise _NoToken(UNREACHABLE, f"token {error}") from error
+            raise NoToken(UNREACHABLE, f"token {error}") from error
         value, life = word(body.get("accessToken"), 10_000), number(body.get("expiresIn")) or 0
         if not value:
-            raise _NoToken(UNREACHABLE, "token 200 without accessToken")
-        return _Token(value, asked_at + timedelta(seconds=min(life, 86_400) - 60))
+            raise NoToken(UNREACHABLE, "token 200 without accessToken")
+        return Token(value, asked_at + timedelta(seconds=min(life, 86_400) - 60))
 
     def _accepted(self, answer: Answer) -> Result:
         """The answer to an order."""
@@ -304,7 +278,7 @@ class Moniepoint:
         try:
             granted = _granted(await self._send("open_account", "POST", OPEN_ACCOUNT, credentials, body))
             action = _transfer(granted or {}, self._clock())
-        except (_NoToken, NotSent, OutcomeUnknown, Unreadable):
+        except (NoToken, NotSent, OutcomeUnknown, Unreadable):
             return opened
         return dataclasses.replace(opened, next_action=action, session_ends_at=action.expires_at)
 
@@ -510,11 +484,6 @@ def _words(*found: Any) -> tuple[str, ...]:
 
 def _code(value: Any) -> str:
     return str(value) if type(value) is int and abs(value) < 1_000_000 else word(value, 40)
-
-
-def _fingerprint(credentials: MoniepointCredentials) -> str:
-    pair = (credentials.api_key.get_secret_value(), credentials.secret_key.get_secret_value())
-    return hashlib.sha256("\0".join(pair).encode()).hexdigest()
 
 
 def _no_constant(name: str) -> None:

@@ -11,14 +11,11 @@
 - `ResultCode` is a number in the callback and text in the query; `Balance` comes without a `Value`.
 """
 
-import asyncio
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
@@ -55,6 +52,7 @@ from payflow.gateway.reading import (
     told,
     word,
 )
+from payflow.gateway.tokens import NoToken, Token, TokenCache, basic
 
 EXPONENTS = {"KES": 0}
 MAX_SHILLINGS = 250_000
@@ -157,22 +155,6 @@ class MpesaCredentials(BaseModel):
     till_number: str | None = Field(default=None, pattern=r"^[0-9]{5,7}$")
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    value: str = field(repr=False)
-    renew_at: datetime
-
-
-class _NoToken(Exception):
-    """No token was given, so the call that needs one was not made: refused where Daraja said why, else not sent."""
-
-    def __init__(self, failure: Failure, status: str) -> None:
-        self.verdict = Verdict.NOT_SENT if failure is UNREACHABLE else Verdict.REFUSED
-        self.failure = failure
-        self.status = status
-        super().__init__(status)
-
-
 class Mpesa:
     declaration: ClassVar[Declaration] = DECLARATION
     CredentialsModel: ClassVar[type[BaseModel]] = MpesaCredentials
@@ -181,8 +163,7 @@ class Mpesa:
         self._http = http
         self._base_url = base_url.rstrip("/")
         self._clock = clock
-        self._tokens: dict[str, _Token] = {}
-        self._renewals: dict[str, asyncio.Lock] = {}
+        self._tokens = TokenCache(clock)
 
     def check(self, order: CollectOrder) -> None:
         if order.amount.currency not in DECLARATION.currencies:
@@ -204,7 +185,7 @@ class Mpesa:
             return self._accepted(
                 await self._send("collect", "/mpesa/stkpush/v1/processrequest", credentials, body), order
             )
-        except _NoToken as refusal:
+        except NoToken as refusal:
             return Result(refusal.verdict, raw_status=refusal.status, failure=refusal.failure)
         except (NotSent, OutcomeUnknown, Unreadable) as error:
             return silence(error)
@@ -217,7 +198,7 @@ class Mpesa:
         try:
             body = self._merchant(credentials) | {"CheckoutRequestID": checkout_id}
             return _answered(await self._send("fetch", "/mpesa/stkpushquery/v1/query", credentials, body), checkout_id)
-        except (_NoToken, NotSent, OutcomeUnknown, Unreadable) as error:
+        except (NoToken, NotSent, OutcomeUnknown, Unreadable) as error:
             return Result(Verdict.UNKNOWN, raw_status=str(error))
 
     def verify_webhook(self, request: WebhookRequest, credentials: Sequence[MpesaCredentials]) -> None:
@@ -243,32 +224,26 @@ class Mpesa:
         return await self._http.send(DECLARATION.name, operation, "POST", url, headers=headers, json=body)
 
     async def _token(self, credentials: MpesaCredentials, refused: str | None = None) -> str:
-        """One renewal at a time: who waited for it takes what it brought."""
-        key = _fingerprint(credentials)
-        async with self._renewals.setdefault(key, asyncio.Lock()):
-            token = self._tokens.get(key)
-            if token is None or token.value == refused or token.renew_at <= self._clock():
-                token = self._tokens[key] = await self._new_token(credentials)
-            return token.value
+        key, secret = credentials.consumer_key.get_secret_value(), credentials.consumer_secret.get_secret_value()
+        return await self._tokens.get(key, secret, lambda: self._new_token(key, secret), refused)
 
-    async def _new_token(self, credentials: MpesaCredentials) -> _Token:
-        """_NoToken also when no answer comes: the order itself never left."""
-        pair = f"{credentials.consumer_key.get_secret_value()}:{credentials.consumer_secret.get_secret_value()}"
-        headers = {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    async def _new_token(self, key: str, secret: str) -> Token:
+        """NoToken also when no answer comes: the order itself never left."""
+        headers = basic(key, secret)
         url = f"{self._base_url}/oauth/v1/generate?grant_type=client_credentials"
         asked_at = self._clock()
         try:
             answer = await self._http.send(DECLARATION.name, "token", "GET", url, headers=headers)
             if answer.status != 200:
-                raise _NoToken(_token_failure(answer), f"token {answer.status} {_error(answer)[0]}".strip())
+                raise NoToken(_token_failure(answer), f"token {answer.status} {_error(answer)[0]}".strip())
             body = answer.json_object()
         except (OutcomeUnknown, Unreadable) as error:
-            raise _NoToken(UNREACHABLE, f"token {error}") from error
+            raise NoToken(UNREACHABLE, f"token {error}") from error
         value, seconds = word(body.get("access_token")), str(body.get("expires_in"))
         if not value:
-            raise _NoToken(UNREACHABLE, "token 200 without access_token")
+            raise NoToken(UNREACHABLE, "token 200 without access_token")
         life = int(seconds) if re.fullmatch(r"[0-9]{1,6}", seconds) else 0
-        return _Token(value, asked_at + timedelta(seconds=life - 60))
+        return Token(value, asked_at + timedelta(seconds=life - 60))
 
     def _merchant(self, credentials: MpesaCredentials) -> dict[str, Any]:
         timestamp = self._clock().astimezone(NAIROBI).strftime("%Y%m%d%H%M%S")
@@ -405,11 +380,6 @@ def _msisdn(phone: str | None) -> str | None:
     """2547… or 2541…, as Daraja writes a number."""
     found = PHONE.fullmatch(re.sub(r"[ ()-]", "", phone or ""))
     return f"254{found[1]}" if found else None
-
-
-def _fingerprint(credentials: MpesaCredentials) -> str:
-    pair = (credentials.consumer_key.get_secret_value(), credentials.consumer_secret.get_secret_value())
-    return hashlib.sha256("\0".join(pair).encode()).hexdigest()
 
 
 def _no_constant(name: str) -> None:
