@@ -10,7 +10,7 @@ DEV := $(VENV)/.payflow-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test bench lint format migrate clean lock
+.PHONY: help run demo test prove bench lint format migrate clean lock
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,7 +18,7 @@ help: ## list these commands
 run: $(RUN) ## start everything in one process, with embedded servers where no URL is set
 	$(BIN)/payflow dev $(ARGS)
 
-demo: $(RUN) ## play one payment from start to end and show it
+demo: $(RUN) ## play payments, refunds and failovers from start to end and show them
 	$(BIN)/payflow demo $(ARGS)
 
 # Two processes, each with a database, queues and keys of its own; a file stays whole in one of them.
@@ -27,6 +27,10 @@ WHOLE = -n 2 --dist loadfile --cov --cov-branch --cov-report=term --cov-fail-und
 test: lint ## check style and types, then run all tests against real servers
 	$(BIN)/python -m tests.services.ensure -- \
 		$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(WHOLE))
+
+prove: $(DEV) ## tell thousands of stories of money, and check the books after each step
+	PAYFLOW_PROVE=1 $(BIN)/python -m tests.services.ensure -- \
+		$(BIN)/python -m pytest tests/ledger/test_books_machine.py $(ARGS)
 
 bench: $(DEV) ## measure the hot paths
 	$(BIN)/python -m bench $(ARGS)

@@ -14,13 +14,18 @@ from bench.scenarios import QUICK, Bench, Plan
 from bench.stack import Given, running_stack
 
 SCENARIOS = ("memory", "initiate", "replay", "worker", "e2e", "fanout")
+OPTIONAL = ("ledger",)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument(
-        "--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), help="`worker` is webhook ingest and its drain"
+        "--only",
+        nargs="+",
+        choices=(*SCENARIOS, *OPTIONAL),
+        default=list(SCENARIOS),
+        help="`worker` is webhook ingest and its drain; `ledger`, only when named, writes a million entries",
     )
     parser.add_argument("--rounds", type=int, help="3 unless told otherwise")
     parser.add_argument("--database-url", default="", help="use this PostgreSQL (a database is made in it and dropped)")

@@ -15,10 +15,13 @@ import orjson
 import redis.asyncio
 
 from bench import load
+from bench.ledger import measure
 from bench.load import HOST
 from bench.meter import Used, calibrate, percentile, resident_megabytes, used
 from bench.stack import Stack
 from payflow.events.publisher import user_channel
+from payflow.infra.migrations import upgrade
+from tests.services import create_database, drop_database
 
 T = TypeVar("T")
 
@@ -125,6 +128,7 @@ class Bench:
             "worker": self.ingest_and_drain,
             "e2e": self.end_to_end,
             "fanout": self.fan_out,
+            "ledger": self.ledger,
         }
 
     # -- API at rest ------------------------------------------------------------------------------------------------------
@@ -300,6 +304,23 @@ class Bench:
                 "messages a processor second": result.delivered / result.used.cpu["api"],
             }
             self._keep(found)
+
+    # -- the ledger -------------------------------------------------------------------------------------------------------
+
+    async def ledger(self, round_number: int) -> None:
+        """Once: a million entries take a minute to write."""
+        if round_number:
+            return
+        url = await create_database(self._stack.database_url)
+        try:
+            await upgrade(url)
+            async for timing in measure(url, self._plan.seconds):
+                latency = [percentile(timing.latency_ms, share) for share in PERCENTILES]
+                self._keep(
+                    Sample(timing.row, timing.operations, timing.seconds, {}, latency, calibration_ms=calibrate())
+                )
+        finally:
+            await drop_database(self._stack.database_url, url)
 
     # -- what they share --------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 
 from payflow.infra import migrations
 from tests.house import House, Urls, running_house
@@ -15,6 +16,16 @@ from tests.services import (
     create_database,
     drop_database,
     services_are_required,
+)
+
+# Unless configured, structlog draws tracebacks with every local in them, which takes seconds where a test makes errors.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S"),
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
 )
 
 

@@ -93,6 +93,7 @@ BODIES = {
     "cpay": CPAY,
     "flutterwave": FLUTTERWAVE,
 }
+PROVIDERS = (*BODIES, "vtpass")  # with those that collect nothing
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def simulator_credentials(simulator: SimulatorSettings) -> dict[str, dict[str, S
             "consumer_secret": SecretStr(simulator.mpesa_consumer_secret),
             "shortcode": SecretStr(simulator.mpesa_shortcode),
             "passkey": SecretStr(simulator.mpesa_passkey),
+            "initiator_name": SecretStr(simulator.mpesa_initiator_name),
+            "security_credential": SecretStr(simulator.mpesa_security_credential),
         },
         "standardbank_pay": {
             "api_key": SecretStr(simulator.standardbank_pay_api_key),
@@ -131,11 +134,17 @@ def simulator_credentials(simulator: SimulatorSettings) -> dict[str, dict[str, S
             "api_key": SecretStr(simulator.moniepoint_api_key),
             "secret_key": SecretStr(simulator.moniepoint_secret_key),
             "contract_code": SecretStr(simulator.moniepoint_contract_code),
+            "source_account_number": SecretStr(simulator.moniepoint_source_account_number),
         },
         "cpay": {
             "api_key": SecretStr(simulator.cpay_api_key),
             "client_code": SecretStr(simulator.cpay_client_code),
             "secret": SecretStr(simulator.cpay_secret),
+        },
+        "vtpass": {
+            "api_key": SecretStr(simulator.vtpass_api_key),
+            "public_key": SecretStr(simulator.vtpass_public_key),
+            "secret_key": SecretStr(simulator.vtpass_secret_key),
         },
     }
 
@@ -152,11 +161,13 @@ def house_settings(database_url: str, redis_url: str, amqp_url: str, **changes: 
         "queue_prefix": unique_prefix("queue"),
         "public_url": API,
         "log_level": "WARNING",
-        "provider_base_urls": {name: f"{SIMULATOR}/{name}" for name in BODIES},
+        "provider_base_urls": {name: f"{SIMULATOR}/{name}" for name in PROVIDERS},
         "provider_credentials": simulator_credentials(SimulatorSettings()),
         "writes_per_minute": 1_000_000,
         "reads_per_minute": 1_000_000,
         "logins_per_minute": 1_000_000,
+        "withdrawals_per_day": 1_000_000,
+        "account_lookups_per_minute": 1_000_000,
         "overtaken_delays_seconds": (0.2, 0.4),
         "ladder_seconds": (0.2, 0.4, 0.6, 0.8, 1.0),
         "timer_interval_seconds": 0.1,
@@ -349,6 +360,7 @@ async def running_house(
             stripe_webhook_url=f"{API}/api/v1/webhooks/stripe",
             moniepoint_webhook_url=f"{API}/api/v1/webhooks/moniepoint",
             flutterwave_webhook_url=f"{API}/api/v1/webhooks/flutterwave",
+            vtpass_webhook_url=f"{API}/api/v1/webhooks/vtpass",
             **{"customer_delay_seconds": 0.05, "webhook_backoff_seconds": 0.05, **(simulator or {})},
         )
         towards_api = _Late()

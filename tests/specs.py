@@ -5,8 +5,8 @@
     specs.validate_response(paystack, "GET", "/transaction/verify/abc", 200, {...})
 
 The documents are read from the folder that `PAYFLOW_SPECS_DIR` names (`paystack/paystack-openapi.yaml`,
-`stripe/spec3.2023-08-16.trimmed.json`, `stripe/fixtures3.2026.json`, `flutterwave/transactions.yaml`,
-`flutterwave/checkout.yaml`). A test that asks for one skips when the variable is unset, and fails when it is set and
+`stripe/spec3.2023-08-16.trimmed.json`, `stripe/fixtures3.2026.json`, and of `flutterwave` the files in
+`FLUTTERWAVE_FILES`). A test that asks for one skips when the variable is unset, and fails when it is set and
 the file is missing.
 
 Stricter than OpenAPI itself: where a schema lists properties, an unlisted one is an error, so that a renamed field
@@ -64,7 +64,7 @@ def stripe() -> Spec:
 
 def flutterwave() -> Spec:
     folder = specs_dir() / "flutterwave"
-    return load_flutterwave(folder / "transactions.yaml", folder / "checkout.yaml")
+    return load_flutterwave(*(folder / f"{name}.yaml" for name in FLUTTERWAVE_FILES))
 
 
 @cache
@@ -72,12 +72,18 @@ def load_flutterwave(*paths: Path) -> Spec:
     """An unofficial description of v3 in several files; there is no official one that covers it."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     documents = [yaml.load(path.read_text(encoding="utf-8"), Loader=loader) for path in paths]
-    merged: Schema = {"paths": {}, "components": {}}
+    merged: Schema = {"paths": {}, "components": {"schemas": {}}}
     for document in documents:
         merged["paths"] |= document["paths"]
-    order = merged["paths"]["/payments"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    for name in FLUTTERWAVE_NEWER_PROPERTIES:
-        order["properties"].setdefault(name, FREE)
+        merged["components"]["schemas"] |= document.get("components", {}).get("schemas", {})
+    for path, names in FLUTTERWAVE_NEWER_PROPERTIES.items():
+        order = merged["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        for name in names:
+            order["properties"].setdefault(name, FREE)
+    kinds = merged["paths"]["/charges"]["post"]["parameters"][0]["schema"]["enum"]
+    kinds += FLUTTERWAVE_OFFICIAL_CHARGE_TYPES
+    transfer = merged["paths"]["/transfers"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    transfer["properties"]["amount"]["type"] = "number"  # its own answers have decimals, as kobo have
     return Spec("flutterwave", merged)
 
 
@@ -87,6 +93,7 @@ def load_paystack(path: Path) -> Spec:
     document = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     for relax in PAYSTACK_EXCEPTIONS:
         relax(document["components"]["schemas"])
+    allow_newer_paystack_requests(document)
     error = {"$ref": "#/components/schemas/Error"}
     unlisted = {
         # Observed on the real test API, where the document says 404 "Entity not found".
@@ -149,6 +156,24 @@ def metadata_is_the_merchants_own(schemas: Schema) -> None:
     schemas["TransactionFetchResponse"]["properties"]["data"]["properties"]["metadata"] = {}
 
 
+# Of a direct charge, on the page "Payment Channels" (paystack.com/docs/payments/payment-channels), missing in the document.
+PAYSTACK_NEWER_CHARGE_PROPERTIES: Schema = {
+    "currency": {"type": "string"},
+    "bank_transfer": {"type": "object", "properties": {"account_expires_at": {"type": "string"}}},
+    "qr": {"type": "object", "properties": {"provider": {"type": "string"}}},
+}
+
+
+def allow_newer_paystack_requests(document: Schema) -> None:
+    schemas = document["components"]["schemas"]
+    schemas["ChargeCreate"]["properties"].update(PAYSTACK_NEWER_CHARGE_PROPERTIES)
+    # The document's own `GET /bank` knows Kenya's kepss; the recipient's list of types was not brought up to date.
+    schemas["TransferRecipientCreate"]["properties"]["type"]["enum"].append("kepss")
+    # On the page "Refunds" of the API reference: refunds are listed by their transaction.
+    transaction = {"in": "query", "name": "transaction", "schema": {"type": "string"}}
+    document["paths"]["/refund"]["get"]["parameters"].append(transaction)
+
+
 PAYSTACK_EXCEPTIONS: tuple[Callable[[Schema], None], ...] = (
     error_code_is_free_text,
     unpaid_transactions_have_no_payment_yet,
@@ -156,12 +181,20 @@ PAYSTACK_EXCEPTIONS: tuple[Callable[[Schema], None], ...] = (
     metadata_is_the_merchants_own,
 )
 
-# On the page of "Standard" (developer.flutterwave.com/v3.0/docs/flutterwave-standard-1), missing in the description.
-FLUTTERWAVE_NEWER_PROPERTIES = ("meta", "configurations", "payment_options")
+FLUTTERWAVE_FILES = ("transactions", "checkout", "charge", "transfer", "verification")
+# Missing in the description, and documented: on the page of "Standard"
+# (developer.flutterwave.com/v3.0/docs/flutterwave-standard-1), and on those of each direct charge (…/docs/bank-transfer,
+# …/docs/mobile-money and its countries).
+FLUTTERWAVE_NEWER_PROPERTIES = {
+    "/payments": ("meta", "configurations", "payment_options"),
+    "/charges": ("meta", "expires", "order_id", "country"),
+}
+# As the official library (Flutterwave/Node-v3) calls them; the description has `account` and `…francophone` instead.
+FLUTTERWAVE_OFFICIAL_CHARGE_TYPES = ["debit_ng_account", "mobile_money_franco"]
 
 # Stripe's document is of 2023. Properties that the official fixtures of 2026 show for the same object are taken as they
 # come; the few that neither has are named here with the place where they are documented.
-STRIPE_RESOURCES = ("payment_intent", "charge", "checkout.session", "refund", "event", "balance")
+STRIPE_RESOURCES = ("payment_intent", "charge", "checkout.session", "refund", "dispute", "event", "balance")
 STRIPE_NEWER_PROPERTIES = {
     "payment_pages_checkout_session_automatic_tax": ("liability", "provider"),  # in the 2026 session fixture
     "payment_pages_checkout_session_custom_text": ("after_submit", "terms_of_service_acceptance"),  # likewise

@@ -12,7 +12,15 @@ from payflow.infra.queue.dead_letters import drain_dead_letters
 from payflow.infra.queue.port import TOPICS, QueueAway
 from payflow.infra.queue.rabbitmq import RabbitQueue
 from worker.consumers import WebhookConsumer
-from worker.timers import HOUSEKEEPING_SECONDS, check_due, housekeeping, repeat
+from worker.timers import (
+    DUPLICATES_SECONDS,
+    HOUSEKEEPING_SECONDS,
+    check_books,
+    check_due,
+    housekeeping,
+    refund_duplicates,
+    repeat,
+)
 
 log = get_logger(__name__)
 
@@ -26,6 +34,12 @@ class Worker:
         self._depth = Gauge(
             "payflow_queue_depth", "Messages ready to be taken.", ["queue", "topic"], registry=services.metrics
         )
+        self._breaks = Gauge(
+            "payflow_books_breaks", "What the last check of the books found to disagree.", registry=services.metrics
+        )
+        self._checked = Gauge(
+            "payflow_books_checked_timestamp_seconds", "When the books were last checked.", registry=services.metrics
+        )
         self._dead = Gauge("payflow_dead_letters", "Dead letters that wait for a person.", registry=services.metrics)
 
     async def start(self) -> None:
@@ -38,8 +52,11 @@ class Worker:
             self._spawn(f"consume {queue.name}", consumer.run())
             if isinstance(queue, RabbitQueue):
                 self._spawn("drain dead letters", drain_dead_letters(queue, services.dead_letters))
+        duplicates = repeat(DUPLICATES_SECONDS, "refund_duplicates", lambda: refund_duplicates(services))
+        self._spawn("refund duplicates", duplicates)
         self._spawn("check due", repeat(settings.timer_interval_seconds, "check_due", lambda: check_due(services)))
         self._spawn("housekeeping", repeat(HOUSEKEEPING_SECONDS, "housekeeping", lambda: housekeeping(services)))
+        self._spawn("books", repeat(min(60.0, settings.books_check_seconds), "books", self._check_books))
         self._spawn("gauges", repeat(5.0, "gauges", self._measure))
         log.info("worker.started", queues=[queue.name for queue in services.queue.queues])
 
@@ -87,6 +104,9 @@ class Worker:
     def _spawn(self, name: str, work: object) -> None:
         assert asyncio.iscoroutine(work)
         self._tasks.append(asyncio.create_task(work, name=name))
+
+    async def _check_books(self) -> None:
+        await check_books(self._services, self._breaks, self._checked)
 
     async def _measure(self) -> None:
         for queue in self._services.queue.queues:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import importlib
 import pkgutil
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -18,45 +19,61 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 import payflow.providers
-from payflow.core.clock import Clock, utc_now
-from payflow.core.crypto import derive_key
+from payflow.airtime.catalogue import Catalogue
+from payflow.airtime.service import Airtime
+from payflow.core.clock import Clock, rfc3339, utc_now
+from payflow.core.crypto import Keyring, derive_key
 from payflow.core.ids import uuid7
 from payflow.core.settings import Settings
 from payflow.events.publisher import EventPublisher
 from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Event, Origin
+from payflow.gateway.breaker import Breakers, Change
 from payflow.gateway.contract import Provider
-from payflow.gateway.credentials import SealedCredentials
+from payflow.gateway.credentials import SEALING_PURPOSE, SealedCredentials, Seals
 from payflow.gateway.drains import Drains
 from payflow.gateway.http import ProviderHttp, build_http
+from payflow.gateway.keeping import CredentialKeeping
 from payflow.gateway.metrics import GatewayMetrics
 from payflow.gateway.registry import Registry
 from payflow.gateway.repository import ProviderConfigRepository, ProviderStateRepository
-from payflow.gateway.signing import CallbackTokens
+from payflow.gateway.routing import Routing
+from payflow.gateway.signing import CallbackTokens, CallbackUrls
 from payflow.idempotency.repository import IdempotencyRepository
 from payflow.idempotency.service import IdempotencyService
 from payflow.identity.service import IdentityService
-from payflow.infra.database import Database, DatabaseAway
+from payflow.infra.database import Database, DatabaseAway, RawConnection
 from payflow.infra.queue.dead_letters import DeadLetters
 from payflow.infra.queue.fallback import SpooledQueue
 from payflow.infra.queue.port import Queue
 from payflow.infra.queue.rabbitmq import RabbitQueue
 from payflow.infra.queue.spool import SpoolQueue
 from payflow.infra.redis import Redis, connect_redis
+from payflow.ledger.repository import Accounts, open_wallet
+from payflow.payments.refunds import RefundService
 from payflow.payments.service import PaymentService
-from payflow.payments.submissions import Submissions
+from payflow.payouts.banks import Banks
+from payflow.payouts.service import WithdrawalService
 from payflow.realtime.hub import Hub
 from payflow.realtime.metrics import PrometheusRealtimeMetrics
 from payflow.realtime.repository import RealtimeRepository
 from payflow.realtime.service import RealtimeService
+from payflow.reconciliation.repository import ReconciliationRepository
+from payflow.reconciliation.service import ReconciliationService
+from payflow.transactions.books.service import BooksService
 from payflow.transactions.checks import Checks
 from payflow.transactions.client_tokens import ClientTokens
+from payflow.transactions.lifecycle import Kind
 from payflow.transactions.service import Transactions
+from payflow.transactions.submissions import Submissions
+from payflow.wallets.service import WalletService
 from payflow.web.rate_limits import RateLimiter
 from payflow.webhooks.intake import Intake
 from payflow.webhooks.metrics import WebhookMetrics
 from payflow.webhooks.processing import WebhookProcessor
 from payflow.webhooks.repository import WebhookRepository
+from payflow.webhooks.unordered import UnorderedPayments
+from payflow.webhooks.validation import Validations
 
 PublisherFactory = Callable[[Redis, str, Callable[[int], None]], EventPublisher]
 
@@ -78,19 +95,30 @@ class Services:
     events: EventRepository
     publisher: EventPublisher
     credentials: SealedCredentials
+    credential_keeping: CredentialKeeping
     drains: Drains
     registry: Registry
+    breakers: Breakers
+    callback_urls: CallbackUrls
     idempotency: IdempotencyService
     idempotency_keys: IdempotencyRepository
     transactions: Transactions
     checks: Checks
+    airtime: Airtime
+    books: BooksService
     payments: PaymentService
     submissions: Submissions
+    refunds: RefundService
+    wallets: WalletService
+    withdrawals: WithdrawalService
+    transfer_codes: Submissions
+    banks: Banks
     intake: Intake
     webhooks: WebhookProcessor
     webhook_rows: WebhookRepository
     client_tokens: ClientTokens
     realtime: RealtimeService
+    reconciliation: ReconciliationService
     _started: bool = field(default=False)
 
     async def start(self) -> None:
@@ -104,16 +132,20 @@ class Services:
             await self.queue.close()
         await self.http.aclose()
         with contextlib.suppress(Exception):
+            await self.breakers.settled()
+        with contextlib.suppress(Exception):
             await self.redis.aclose()
             await self.redis.connection_pool.disconnect()
         self.identity.close()
         await self.database.close()
 
 
-def discover_providers(
-    http: ProviderHttp, base_urls: Mapping[str, str], clock: Clock, *, plugins: bool = True
-) -> dict[str, Provider]:
-    """Every module of `payflow.providers` and every entry point of `payflow.providers` that declares a provider."""
+class ProviderNamedTwice(Exception):
+    """Two providers share a name or a webhook address: which of them a payment reached could not be told."""
+
+
+def provider_classes(*, plugins: bool = True) -> list[Any]:
+    """Every class in the modules of `payflow.providers`, and of its entry points, that declares a provider."""
     classes: list[Any] = []
     for module in pkgutil.iter_modules(payflow.providers.__path__, "payflow.providers."):
         loaded = importlib.import_module(module.name)
@@ -124,11 +156,24 @@ def discover_providers(
         )
     if plugins:
         classes.extend(entry.load() for entry in entry_points(group="payflow.providers"))
+    return classes
+
+
+def discover_providers(
+    http: ProviderHttp, base_urls: Mapping[str, str], clock: Clock, *, plugins: bool = True
+) -> dict[str, Provider]:
+    """The providers of this installation by name. ProviderNamedTwice."""
     found: dict[str, Provider] = {}
-    for kind in classes:
+    paths: set[str] = set()
+    for kind in provider_classes(plugins=plugins):
         declaration = kind.declaration
+        if declaration.name in found or declaration.path_name in paths:
+            raise ProviderNamedTwice(
+                f"Two providers are called {declaration.name!r}, or take webhooks at {declaration.path_name!r}."
+            )
         base_url = base_urls.get(declaration.name, declaration.live_base_url)
         found[declaration.name] = kind(http, base_url.rstrip("/"), clock)
+        paths.add(declaration.path_name)
     return found
 
 
@@ -152,14 +197,21 @@ def build_services(
     publishes = publisher(redis, settings.redis_prefix, gateway_metrics.lost_events)
     http = _http(settings, transport, gateway_metrics)
     providers = discover_providers(http, settings.provider_base_urls, clock)
-    sealing = settings.credentials_key.get_secret_value() if settings.credentials_key else secret
-    credentials = SealedCredentials(
-        ProviderConfigRepository(database), providers, settings.provider_credentials, secret=sealing
-    )
+    keys = Keyring(settings.sealing_secret, settings.former_sealing_secrets, SEALING_PURPOSE)
+    configs = ProviderConfigRepository(database)
+    credentials = SealedCredentials(configs, providers, settings.provider_credentials, keys=keys)
     drains = Drains(ProviderStateRepository(database))
     registry = Registry(providers, credentials, drains, settings.provider_order)
-    transactions = Transactions(database, publishes, clock, settings)
-    checks = Checks(transactions, registry, redis, clock, settings)
+    accounts = Accounts()
+    transactions = Transactions(database, publishes, clock, settings, accounts)
+    callback_tokens = CallbackTokens(derive_key(secret, "callback-token"))
+    callback_urls = CallbackUrls(callback_tokens, settings.public_url)
+    checks = Checks(transactions, registry, callback_urls, redis, clock, settings)
+    record = _EventRecorder(events, clock)
+    breakers = Breakers(
+        redis, settings, prefix=settings.redis_prefix, changed=record.breaker_changed, seen=gateway_metrics.breaker
+    )
+    routing = Routing(registry, breakers, settings.provider_weights, random.SystemRandom().random)
     idempotency_keys = IdempotencyRepository(database)
     idempotency = IdempotencyService(
         idempotency_keys,
@@ -170,16 +222,34 @@ def build_services(
         lease_seconds=settings.idempotency_lease_seconds,
         keep_days=settings.idempotency_days,
     )
-    callback_tokens = CallbackTokens(derive_key(secret, "callback-token"))
     client_tokens = ClientTokens(derive_key(secret, "client-token"), settings.client_token_grace_seconds)
     limiter = RateLimiter(redis, settings, prefix=settings.redis_prefix, registry=metrics)
-    record = _EventRecorder(events, clock)
     extra: dict[str, Any] = {} if password_cost is None else {"password_cost": password_cost}
-    identity = IdentityService(database, settings, clock=clock, record_event=record.user_event, **extra)
+
+    async def welcome(connection: RawConnection, user_id: UUID) -> None:
+        await open_wallet(connection, user_id, settings.default_currency)
+
+    identity = IdentityService(
+        database, settings, clock=clock, record_event=record.user_event, welcome=welcome, **extra
+    )
+    refunds = RefundService(database, transactions, registry, idempotency, callback_urls, clock, settings)
     queue = _queue(settings, database)
     webhook_metrics = WebhookMetrics(metrics)
     reads, socket_metrics = RealtimeRepository(database), PrometheusRealtimeMetrics(metrics)
     hub = Hub(settings.redis_url, settings.redis_prefix, events, reads, settings, clock=clock, metrics=socket_metrics)
+    payments = PaymentService(
+        database,
+        transactions,
+        checks,
+        registry,
+        routing,
+        idempotency,
+        events,
+        callback_urls,
+        client_tokens,
+        clock,
+        settings,
+    )
     return Services(
         settings=settings,
         clock=clock,
@@ -194,34 +264,74 @@ def build_services(
         events=events,
         publisher=publishes,
         credentials=credentials,
+        credential_keeping=CredentialKeeping(database, configs, credentials, Seals(keys), events, clock),
         drains=drains,
         registry=registry,
+        breakers=breakers,
+        callback_urls=callback_urls,
         idempotency=idempotency,
         idempotency_keys=idempotency_keys,
         transactions=transactions,
         checks=checks,
-        payments=PaymentService(
+        payments=payments,
+        books=BooksService(database, events, clock, settings),
+        airtime=Airtime(
             database,
             transactions,
             checks,
             registry,
+            Catalogue(redis, clock, settings),
             idempotency,
             events,
-            callback_tokens,
-            client_tokens,
             clock,
             settings,
         ),
         submissions=Submissions(database, transactions, registry, idempotency, clock, settings),
-        intake=Intake(
-            registry, queue, callback_tokens, limiter, webhook_metrics, clock, settings, record.refused_webhook
+        refunds=refunds,
+        wallets=WalletService(database, payments, events, publishes, clock, default_currency=settings.default_currency),
+        withdrawals=WithdrawalService(
+            database, transactions, registry, idempotency, events, callback_urls, accounts, clock, settings
         ),
-        webhooks=WebhookProcessor(database, registry, transactions, checks, events, webhook_metrics, clock, settings),
+        transfer_codes=Submissions(
+            database, transactions, registry, idempotency, clock, settings, kinds=(Kind.WITHDRAWAL,)
+        ),
+        banks=Banks(registry, redis, settings),
+        intake=Intake(
+            registry,
+            queue,
+            callback_tokens,
+            Validations(transactions.repository, settings),
+            limiter,
+            webhook_metrics,
+            clock,
+            settings,
+            record.refused_webhook,
+        ),
+        webhooks=WebhookProcessor(
+            database,
+            registry,
+            transactions,
+            checks,
+            refunds,
+            UnorderedPayments(
+                database,
+                transactions,
+                checks,
+                events,
+                lambda: identity.find_owner(settings.unordered_payments_owner),
+                clock,
+            ),
+            events,
+            webhook_metrics,
+            clock,
+            settings,
+        ),
         webhook_rows=WebhookRepository(database),
         client_tokens=client_tokens,
         realtime=RealtimeService(
             hub, reads, events, identity, client_tokens, redis, settings, clock=clock, metrics=socket_metrics
         ),
+        reconciliation=ReconciliationService(ReconciliationRepository(database, events), clock, settings),
     )
 
 
@@ -258,7 +368,7 @@ def _queue(settings: Settings, database: Database) -> SpooledQueue:
 
 
 class _EventRecorder:
-    """Events that belong to no transaction: logins, keys, refused webhooks."""
+    """Events that belong to no transaction: logins, keys, refused webhooks, breakers."""
 
     def __init__(self, events: EventRepository, clock: Clock) -> None:
         self._events = events
@@ -278,6 +388,14 @@ class _EventRecorder:
         # A refusal that cannot be written down is still counted and logged.
         with contextlib.suppress(DatabaseAway, asyncio.TimeoutError):
             await self._add(Event(uuid7(), "webhook.refused", self._clock(), data=data, origin=origin))
+
+    async def breaker_changed(self, change: Change) -> None:
+        data: dict[str, Any] = {"provider": change.provider}
+        if change.state.until is not None:
+            data |= {"until": rfc3339(change.state.until), "openings": change.trips}
+        type = "provider.breaker_opened" if change.opened else "provider.breaker_closed"
+        with contextlib.suppress(DatabaseAway, asyncio.TimeoutError):
+            await self._add(Event(uuid7(), type, self._clock(), data=data, origin=Origin(Actor.SYSTEM)))
 
     async def _add(self, event: Event) -> None:
         await self._events.add([event])

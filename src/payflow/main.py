@@ -9,6 +9,8 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from payflow import __version__
+from payflow.airtime.endpoints import airtime_router
+from payflow.aliases.endpoints import aliases_router
 from payflow.bootstrap import Services, build_services
 from payflow.checkout.endpoints import checkout_routes
 from payflow.core.errors import PayFlowError, Unavailable
@@ -18,11 +20,14 @@ from payflow.core.settings import Settings
 from payflow.gateway.endpoints import providers_router
 from payflow.identity.endpoints import identity_router
 from payflow.infra.queue.port import QueueAway
-from payflow.payments.endpoints import payments_router
+from payflow.payments.endpoints import payments_router, refunds_router
+from payflow.payouts.endpoints import banks_router, withdrawals_router
 from payflow.realtime.endpoints import SocketsFirst, realtime_router, realtime_routes
+from payflow.transactions.books.endpoints import books_router
 from payflow.transactions.endpoints import transactions_router
 from payflow.transactions.examples import PAYMENT_EVENTS
 from payflow.transactions.views import EventView
+from payflow.wallets.endpoints import wallets_router
 from payflow.web.application import install_web
 from payflow.web.health import health_router
 from payflow.web.openapi import mend_examples
@@ -43,11 +48,14 @@ Amounts are decimal text in major units, and integers in minor units. Errors are
 TAGS = [
     {"name": "auth", "description": "Users, logins and API keys."},
     {"name": "payments", "description": "Take a payment and follow it."},
+    {"name": "wallet", "description": "What you hold with us: balances, statement, money in and out."},
     {"name": "transactions", "description": "Every movement of the caller, its events, and figures."},
+    {"name": "airtime", "description": "Buy airtime and data from the wallet."},
     {"name": "providers", "description": "What providers can do, and their credentials."},
     {"name": "webhooks", "description": "Where providers report, and what could not be worked on."},
     {"name": "realtime", "description": "Tickets for the status sockets."},
     {"name": "health", "description": "Whether the service lives and is ready."},
+    {"name": "aliases", "description": "Deprecated addresses of the calls above."},
 ]
 
 
@@ -76,7 +84,7 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
     )
     app.router.routes.extend(webhook_routes(services.intake, PREFIX))
-    app.router.routes.extend(checkout_routes())
+    app.router.routes.extend(checkout_routes(services.transactions.repository, services.client_tokens, services.clock))
     for router in _routers(services):
         app.include_router(router, prefix=PREFIX)
     # After the routers: its docs and metrics routes are not looked at before the hot ones.
@@ -102,23 +110,43 @@ def _routers(services: Services) -> list[APIRouter]:
         "database": services.database.ping,
         "redis": lambda: _ping_redis(services),
         "queue": services.queue.primary.ping,
+        "books": services.books.refuse_broken,
     }
     return [
-        health_router(checks, degraded_ok=("redis", "queue")),
+        health_router(checks, degraded_ok=("redis", "queue", "books")),
         identity_router(identity, limiter),
+        aliases_router(
+            services.payments,
+            services.submissions,
+            services.wallets,
+            repository,
+            services.idempotency,
+            identity,
+            limiter,
+            services.queue.primary.ping,
+        ),
         payments_router(services.payments, services.submissions, repository, services.idempotency, identity, limiter),
+        refunds_router(services.refunds, services.idempotency, identity, limiter),
+        wallets_router(services.wallets, services.idempotency, identity, limiter),
+        withdrawals_router(
+            services.withdrawals, services.transfer_codes, repository, services.idempotency, identity, limiter
+        ),
+        banks_router(services.banks, identity, limiter, services.settings),
         transactions_router(repository, services.events, identity, limiter),
+        books_router(services.books, identity, limiter),
         providers_router(
             services.database,
             services.registry,
             services.credentials,
             services.drains,
+            services.breakers,
             services.events,
             identity,
             limiter,
             services.clock,
         ),
         dead_letters_router(services.dead_letters, services.queue, identity, limiter),
+        airtime_router(services.airtime, repository, services.idempotency, identity, limiter),
         realtime_router(services.realtime, identity, limiter),
     ]
 

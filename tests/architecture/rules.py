@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"payments", "payouts", "airtime"}),
     frozenset({"wallets", "webhooks"}),
     frozenset({"realtime", "notifications", "reconciliation"}),
-    frozenset({"dashboard", "checkout"}),
+    frozenset({"dashboard", "checkout", "aliases"}),
     frozenset({"bootstrap"}),
     frozenset({"main", "simulator"}),
     frozenset({"worker"}),

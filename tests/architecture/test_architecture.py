@@ -141,42 +141,83 @@ def _calls_by_name(tree: ast.AST) -> set[str]:
     return names
 
 
+INSIDE = ("transactions/settle.py", "transactions/refunds.py", "transactions/holds.py")
+
+
 def callers_of_move(sources: list[Module]) -> set[str]:
-    """Who reaches `move`: the public functions of settle.py directly or through its private ones, and any other file."""
-    inside = next(module for module in sources if module.path.endswith("transactions/settle.py"))
-    reaches = {function.name: _calls_by_name(function) for function in _functions(inside)}
-    # The table of handlers stands for the call of any of them.
-    reaches = {
-        name: used
-        | ({other for other in reaches if other in _calls_by_name(inside.tree)} if "_BY_VERDICT" in used else set())
-        for name, used in reaches.items()
-    }
-    found = {"move"}
-    while more := {name for name, used in reaches.items() if used & found} - found:
-        found |= more
-    public = {f"settle.{name}" for name in found - {"move"} if not name.startswith("_")}
+    """Who reaches `move`: public functions of INSIDE, directly or through private ones, and other files."""
+    inside = [
+        module
+        for module in sources
+        if module.path.endswith(("transactions/settle.py", "transactions/refunds.py", "transactions/holds.py"))
+    ]
+    public = set()
+    for module in inside:
+        reaches = {function.name: _calls_by_name(function) for function in _functions(module)}
+        # The table of handlers stands for the call of any of them.
+        reaches = {
+            name: used
+            | ({other for other in reaches if other in _calls_by_name(module.tree)} if "_BY_VERDICT" in used else set())
+            for name, used in reaches.items()
+        }
+        found = {"move"}
+        while more := {name for name, used in reaches.items() if used & found} - found:
+            found |= more
+        room = module.path.rpartition("/")[2].removesuffix(".py")
+        public |= {f"{room}.{name}" for name in found - {"move"} if not name.startswith("_")}
     elsewhere = {
         module.path
         for module in sources
-        if module is not inside and not module.path.endswith("transactions/move.py")
+        if module not in inside and not module.path.endswith("transactions/move.py")
         for name in imported(module.tree)
         if name == "payflow.transactions.move.move" or name == "payflow.transactions.move"
     }
     return public | elsewhere
 
 
-FOUR = {"settle.settle", "settle.cancel", "settle.expire", "settle.resolve_review"}
+FEW = {
+    "settle.settle",
+    "settle.suspend_unconfirmed",
+    "settle.cancel",
+    "settle.expire",
+    "settle.resolve_review",
+    "refunds.open_refund",
+    "refunds.settle_refund",
+    "refunds.give_up_refund",
+    "refunds.resolve_refund",
+    "holds.set_aside",
+    "holds.follow",
+    "holds.capture",
+    "holds.release",
+    "holds.give_back",
+    "holds.approved",
+    "holds.credited",
+    "holds.frozen",
+}
 
 
-def test_move_has_four_callers() -> None:
-    assert callers_of_move(modules()) == FOUR
+def test_move_has_few_callers() -> None:
+    assert callers_of_move(modules()) == FEW
 
 
-def test_a_fifth_caller_of_move_would_be_seen() -> None:
-    settle = next(module for module in modules() if module.path.endswith("transactions/settle.py"))
-    fifth = Module(settle.path, settle.source + "\n\ndef hurry(unit):\n    _fail(unit, None)\n")
+def test_one_more_caller_of_move_would_be_seen() -> None:
+    named = {module.path.rpartition("/")[2]: module for module in modules() if "transactions/" in module.path}
+    settle = Module(
+        named["settle.py"].path, named["settle.py"].source + "\n\ndef hurry(unit):\n    _fail(unit, None)\n"
+    )
     elsewhere = Module("src/payflow/payments/service.py", "from payflow.transactions.move import move")
-    assert callers_of_move([fifth, elsewhere]) == FOUR | {"settle.hurry", "src/payflow/payments/service.py"}
+    found = callers_of_move([settle, named["refunds.py"], named["holds.py"], elsewhere])
+    assert found == FEW | {"settle.hurry", "src/payflow/payments/service.py"}
+
+
+def test_only_settle_settles_refunds() -> None:
+    callers = {
+        module.path
+        for module in modules()
+        for name in imported(module.tree)
+        if name == "payflow.transactions.refunds.settle_refund"
+    }
+    assert callers == {"src/payflow/transactions/settle.py"}
 
 
 def writers_of_state(sources: list[Module]) -> set[str]:

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -12,7 +13,7 @@ from payflow.core.settings import DEVELOPMENT_SECRET
 from payflow.infra import migrations
 from payflow.infra.database import plain_url
 from tests.cli.conftest import Run, Start, free_port
-from tests.house import House, Urls, eventually, running_house
+from tests.house import SECRET, House, Urls, eventually, running_house
 from tests.webhooks.desk import attempt_of, charge_success, encoded, publish, until_dead
 
 NOWHERE = "127.0.0.1:9"
@@ -152,6 +153,77 @@ async def test_openapi_prints_the_document_without_any_server(run: Run) -> None:
     assert "/api/v1/webhooks/{provider}" in document["paths"]
 
 
+# Stored credentials
+
+
+NEW_KEY = "a-new-key-0123456789abcdef0123456789"
+
+
+async def test_rotate_keys_says_what_it_does_and_the_former_key_can_go(run: Run, urls: Urls) -> None:
+    async with running_house(urls, worker=False, amqp_url="") as house:
+        admin = await house.merchant(admin=True)
+        await admin.post("/providers/paystack/config", json={"secret_key": "sk_test_abcdefgh"})
+        (row,) = await house.rows("SELECT id, key_id FROM provider_configs")
+        alone = {**environment_of(house), "PAYFLOW_CREDENTIALS_KEY": NEW_KEY}
+        both = {**alone, "PAYFLOW_FORMER_CREDENTIALS_KEYS": json.dumps([SECRET])}
+        refused = await run("rotate-keys", **alone)
+        assert (refused.code, refused.errors) == (1, "")
+        assert "cannot be opened with these keys" in refused.out
+        rehearsed = await run("rotate-keys", "--dry-run", **both)
+        assert (rehearsed.code, rehearsed.out.splitlines()[-1]) == (0, "Rows: 1 would be sealed anew."), (
+            rehearsed.errors
+        )
+        assert await house.rows("SELECT id, key_id FROM provider_configs") == [row]
+        done = await run("rotate-keys", **both)
+        assert (done.code, done.errors) == (0, "")
+        assert done.out.splitlines()[1].startswith(f"1/1  paystack         {row['id']}  key {row['key_id']}")
+        assert done.out.splitlines()[2:] == [
+            "Rows: 1 sealed anew.",
+            "PAYFLOW_FORMER_CREDENTIALS_KEYS can be emptied.",
+        ]
+        again = await run("rotate-keys", **alone)
+        assert (again.code, again.out.splitlines()[2]) == (0, "Rows: 1 is under the current key.")
+        for told in (refused, rehearsed, done, again):
+            assert not any(secret in told.out for secret in (NEW_KEY, SECRET, "sk_test"))
+
+
+async def test_import_credentials_stores_what_the_environment_holds_once(run: Run, urls: Urls) -> None:
+    key = json.dumps({"paystack": {"secret_key": "sk_test_abcdefgh"}})
+    async with running_house(urls, worker=False, amqp_url="") as house:
+        environment = {**environment_of(house), "PAYFLOW_SECRET_KEY": SECRET, "PAYFLOW_PROVIDER_CREDENTIALS": key}
+        await house.services.identity.create_admin("root@example.com", "correct horse 1", "Root")
+        nobody = await run("import-credentials", "--admin", "nobody@example.com", **environment)
+        assert (nobody.code, one_line(nobody.errors)) == (
+            1,
+            "payflow: There is no administrator with this email.",
+        )
+        assert await house.rows("SELECT id FROM provider_configs") == []
+        done = await run("import-credentials", "--admin", "Root@example.com", **environment)
+        (row,) = await house.rows("SELECT id FROM provider_configs")
+        assert (done.code, done.out) == (0, f"paystack: stored as {row['id']}"), done.errors
+        again = await run("import-credentials", "--admin", "root@example.com", **environment)
+        assert (again.code, again.out) == (0, "paystack: kept what is stored")
+        house.services.credentials.forget()
+        known = await house.services.registry.credentials("paystack")
+        assert known is not None
+        assert known.current.model_dump()["secret_key"].get_secret_value() == "sk_test_abcdefgh"
+
+
+async def test_the_support_matrix_is_printed_and_written_where_a_checkout_is(run: Run, folder: Path) -> None:
+    printed = await run("support-matrix")
+    assert (printed.code, printed.errors) == (0, "")
+    assert printed.out.startswith("# What each provider can do")
+    nowhere = await run("support-matrix", "--write")
+    assert (nowhere.code, one_line(nowhere.errors)) == (
+        1,
+        "payflow: There is no folder docs here: run it in a checkout.",
+    )
+    docs = folder / "docs"
+    docs.mkdir()
+    assert (await run("support-matrix", "--write")).code == 0
+    assert (docs / "support-matrix.md").read_text() == printed.out + "\n"
+
+
 # Doctor
 
 
@@ -183,6 +255,53 @@ async def test_doctor_names_what_is_down(run: Run, urls: Urls) -> None:
     down = {line.split()[1].rstrip(":") for line in done.out.splitlines() if line.startswith("DOWN")}
     assert down == {"database", "redis", "rabbitmq", "spool"}
     assert "Traceback" not in done.errors
+
+
+# URLs that a provider has to be told
+
+
+MPESA = {
+    "consumer_key": "simulator_consumer_key",
+    "consumer_secret": "simulator_consumer_secret",
+    "shortcode": "174379",
+}
+
+
+async def test_register_c2b_tells_the_provider_both_urls_once_and_keeps_them_to_itself(
+    run: Run, start: Start, urls: Urls
+) -> None:
+    port = free_port()
+    simulator = f"http://127.0.0.1:{port}"
+    async with running_house(urls, worker=False, amqp_url="") as house, httpx.AsyncClient(base_url=simulator) as client:
+        server = await start("simulator", PAYFLOW_SIMULATOR_PORT=str(port))
+        await eventually(lambda: up(f"{simulator}/_control/outcomes"), seconds=40)
+        await client.post("/_control/settings", json={"mpesa_register_urls_once": True, "deliver_webhooks": False})
+        environment = {
+            **environment_of(house),
+            "PAYFLOW_SECRET_KEY": SECRET,
+            "PAYFLOW_PUBLIC_URL": "http://pay.example",
+            "PAYFLOW_PROVIDER_BASE_URLS": json.dumps({"mpesa": f"{simulator}/mpesa"}),
+            "PAYFLOW_PROVIDER_CREDENTIALS": json.dumps({"mpesa": MPESA | {"passkey": "a-passkey-of-the-tests"}}),
+        }
+        done = await run("register-c2b", **environment)
+        assert done.code == 0, done.errors
+        assert done.out == "mpesa: payments nobody ordered are told to http://pay.example from now on."
+        requests = (await client.get("/_control/requests", params={"provider": "mpesa"})).json()["requests"]
+        assert [row["path"] for row in requests].count("/mpesa/c2b/v2/registerurl") == 1
+        again = await run("register-c2b", "mpesa", **environment)
+        assert (again.code, "delete them on the portal" in one_line(again.errors)) == (1, True)
+        assert "webhooks/lipa" not in done.out + done.errors + again.errors
+        await server.ends(signal.SIGTERM)
+
+
+async def test_register_c2b_names_who_has_such_urls_and_who_is_not_configured(
+    run: Run, servers: dict[str, str]
+) -> None:
+    await migrations.upgrade(servers["DATABASE_URL"])
+    other = await run("register-c2b", "paystack", **servers)
+    assert (other.code, one_line(other.errors)) == (1, "payflow: name one of: mpesa")
+    bare = await run("register-c2b", **servers)
+    assert (bare.code, one_line(bare.errors)) == (1, "payflow: mpesa is not configured.")
 
 
 # Dead letters

@@ -4,12 +4,18 @@ import re
 import signal
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aio_pika
 import httpx
 import pytest
 
+from payflow.bootstrap import Services, build_services
+from payflow.cli.demo import Demo, demo_settings, drained
+from payflow.cli.shop import DemoFailed
+from payflow.cli.stack import running_stack
+from payflow.core.settings import Settings
 from tests.cli.conftest import Run, Start, free_port
 from tests.house import Urls
 
@@ -20,24 +26,61 @@ def frames(out: str) -> list[list[str]]:
     """The types of the frames shown, payment by payment."""
     told: list[list[str]] = []
     for line in out.splitlines():
-        if re.match(r"\[\d/\d+\]", line):
+        if re.match(r"\[\d+/\d+\]", line):
             told.append([])
         if found := re.match(r"  ws .* #(\d+|-)  (\S+)", line):
             told[-1].append(found[2])
     return told
 
 
-def assert_every_payment_was_shown(out: str) -> None:
+TABLE = [
+    ["what", "provider", "amount", "way", "status", "refunded"],
+    ["refund in two parts", "paystack", "5000.00 NGN", "redirect", "refunded", "5000.00"],
+    ["payment", "mpesa", "250.00 KES", "handset_prompt", "completed", "-"],
+    ["refund at once", "stripe", "19.90 USD", "redirect", "refunded", "19.90"],
+    ["payment", "flutterwave", "1200.00 GHS", "redirect", "completed", "-"],
+    ["payment", "moniepoint", "4200.00 NGN", "redirect", "completed", "-"],
+    ["payment", "cpay", "150.00 LSL", "otp", "completed", "-"],
+    ["payment", "standardbank_pay", "99.50 ZAR", "redirect", "completed", "-"],
+    ["direct charge", "paystack", "2500.00 NGN", "birthday > otp", "completed", "-"],
+    ["provider chosen", "flutterwave", "1750.00 NGN", "redirect", "completed", "-"],
+    ["flutterwave drained", "moniepoint", "1750.00 NGN", "redirect", "completed", "-"],
+    ["flutterwave refused", "flutterwave > moniepoint", "1750.00 NGN", "redirect", "completed", "-"],
+]
+
+
+def table(out: str) -> list[list[str]]:
+    """The cells of the table at the end, but for the number of events; cut where its columns are."""
+    lines = out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("what "))
+    columns = [match.span() for match in re.finditer("-+", lines[start + 1])]
+    head, *rows = [[line[begin:end].strip() for begin, end in columns] for line in _block(lines[start:])]
+    assert all(int(row[5]) >= 2 for row in rows)
+    return [row[:5] + row[6:] for row in (head, *rows)]
+
+
+def _block(lines: list[str]) -> list[str]:
+    return [line for line in lines[: lines.index("")] if not line.startswith("---")]
+
+
+def assert_all_was_shown(out: str) -> None:
     assert [name for name in PROVIDERS if f"] {name}: " in out] == list(PROVIDERS)
-    shown = frames(out)
-    assert len(shown) == len(PROVIDERS)
-    for payment in shown:
-        events = [kind for kind in payment if kind != "snapshot"]
+    shown = [
+        events for payment in frames(out) if (events := [kind for kind in payment if kind != "snapshot"])
+    ]  # giving money back is not watched
+    assert len(shown) == len(PROVIDERS) + 4
+    for events in shown:
         assert events[0] == "payment.initiated"
         assert events[-1] == "payment.completed"
-        assert events == sorted(set(events), key=events.index)
-    assert "submit-otp → completed" in out
-    assert f"OK: {len(PROVIDERS)} payments completed, every frame in order, GET agrees." in out
+        assert [kind for kind in events if kind == events[0]] == events[:1]
+    assert "submit-otp birthday → requires_action  otp" in out
+    assert out.count("submit-otp otp → completed") == 2
+    assert out.count("…/refunds/… → completed") == 3
+    assert [out.count(f": {status}, 5000.00 NGN") for status in ("partially_refunded", "refunded")] == [1, 1]
+    assert "Chosen: moniepoint, fits; number 3 in the order; flutterwave was skipped: drained" in out
+    assert "Attempts: flutterwave refused, moniepoint succeeded" in out
+    assert table(out) == TABLE
+    assert out.endswith("OK: 11 payments and 3 refunds completed, every frame in order, GET agrees.")
 
 
 @pytest.fixture
@@ -56,21 +99,21 @@ async def broker(urls: Urls, servers: dict[str, str]) -> AsyncIterator[dict[str,
         await channel.exchange_delete(prefix)
 
 
-async def test_demo_takes_a_payment_with_each_provider_with_nothing_installed(run: Run, folder: Path) -> None:
+async def test_demo_shows_all_of_it_with_nothing_installed(run: Run, folder: Path) -> None:
     done = await run("demo", seconds=110)
     assert done.code == 0, done.out + done.errors
-    assert_every_payment_was_shown(done.out)
+    assert_all_was_shown(done.out)
     assert "embedded, data in" in done.out
     assert "the spool in PostgreSQL (no AMQP_URL)" in done.out
     assert "Traceback" not in done.errors
 
 
-async def test_demo_takes_a_payment_with_each_provider_on_servers_of_ones_own(
+async def test_demo_shows_all_of_it_on_servers_of_ones_own_and_leaves_them_as_they_were(
     run: Run, broker: dict[str, str], folder: Path
 ) -> None:
-    done = await run("demo", **broker)
+    done = await run("demo", seconds=110, **broker)
     assert done.code == 0, done.out + done.errors
-    assert_every_payment_was_shown(done.out)
+    assert_all_was_shown(done.out)
     assert [
         f"  {part}: {name}" in done.out for part, name in (("postgres", "DATABASE_URL"), ("queue", "AMQP_URL"))
     ] == [
@@ -78,6 +121,61 @@ async def test_demo_takes_a_payment_with_each_provider_on_servers_of_ones_own(
         True,
     ]
     assert not (folder / "data").exists()
+    async with looking_into(broker["DATABASE_URL"]) as services, services.database.raw() as connection:
+        assert await connection.fetch("SELECT email FROM users WHERE role = 'admin'") == []
+        states = await connection.fetch("SELECT provider, drained FROM provider_states")
+        assert [tuple(row) for row in states] == [("flutterwave", False)]
+        rows = await connection.fetch("SELECT type, data FROM events WHERE type LIKE 'provider.%' ORDER BY id")
+        assert [row["type"] for row in rows] == ["provider.drained", "provider.resumed"]
+
+
+@asynccontextmanager
+async def looking_into(database_url: str) -> AsyncIterator[Services]:
+    services = build_services(Settings(_env_file=None, database_url=database_url, redis_url="redis://localhost:1/0"))
+    try:
+        yield services
+    finally:
+        await services.close()
+
+
+async def test_a_provider_drained_for_the_demo_is_in_use_again_whatever_happens(
+    run: Run, servers: dict[str, str]
+) -> None:
+    assert (await run("migrate", **servers)).code == 0
+    async with looking_into(servers["DATABASE_URL"]) as services:
+        user = await services.identity.register("ada@example.com", "correct horse battery", "Ada")
+        with pytest.raises(DemoFailed):
+            async with drained(services, "paystack", user.id):
+                assert await services.drains.names() == {"paystack"}
+                raise DemoFailed("the payment was lost")
+        assert await services.drains.names() == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("provider", "outcome", "reason"),
+    [
+        ("paystack", "decline", "the refund ended failed: The refund failed."),
+        ("stripe", "silent", "the refund did not end within 4 s (last seen: processing)"),
+    ],
+)
+async def test_demo_fails_when_money_does_not_go_back(
+    servers: dict[str, str], capsys: pytest.CaptureFixture[str], provider: str, outcome: str, reason: str
+) -> None:
+    settings = Settings(
+        _env_file=None,
+        database_url=servers["DATABASE_URL"],
+        redis_url=servers["REDIS_URL"],
+        redis_prefix=servers["PAYFLOW_REDIS_PREFIX"],
+        log_level="ERROR",
+    )
+    async with running_stack(demo_settings(settings), any_port=True) as stack:
+        async with httpx.AsyncClient(base_url=stack.simulator_url, trust_env=False) as simulator:
+            order = {"provider": provider, "outcome": outcome, "operation": "refund"}
+            assert (await simulator.post("/_control/outcomes", json=order)).is_success
+        assert await Demo(stack, timeout_seconds=4).run() == 1
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"FAILED: {reason}"
+    assert "OK: " not in out
 
 
 async def test_demo_says_in_one_sentence_what_did_not_come(run: Run, servers: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payflow.core.clock import rfc3339, utc_now
-from payflow.core.crypto import SealBroken, derive_key, keyed_digest, same, seal, unseal
+from payflow.core.crypto import Keyring, SealBroken, derive_key, keyed_digest, same, seal, unseal
 from payflow.core.ids import new_reference, uuid7
 
 KEY = derive_key("a secret", "sealing")
@@ -95,3 +95,23 @@ def test_another_key_or_a_stump_opens_nothing() -> None:
         unseal(derive_key("another secret", "sealing"), sealed, "row")
     with pytest.raises(SealBroken):
         unseal(KEY, b"", "row")
+
+
+def test_a_keyring_seals_with_the_current_key_and_opens_with_the_former_ones() -> None:
+    before, after = Keyring("one", (), "rows"), Keyring("two", ("one",), "rows")
+    sealed = before.seal(b"secret", "row")
+    assert after.unseal(before.current_id, sealed, "row") == b"secret"
+    assert before.current_id in after
+    assert after.current_id not in before
+    with pytest.raises(SealBroken):
+        before.unseal(after.current_id, after.seal(b"secret", "row"), "row")
+    with pytest.raises(SealBroken):
+        after.unseal(after.current_id, sealed, "row")
+
+
+def test_the_id_of_a_key_is_its_own_and_tells_nothing_of_it() -> None:
+    ids = {Keyring(secret, (), purpose).current_id for secret in ("one", "two") for purpose in ("a", "b")}
+    assert len(ids) == 4
+    assert Keyring("one", ("two",), "a").current_id == Keyring("one", (), "a").current_id
+    assert all(re.fullmatch(r"[0-9a-f]{12}", each) for each in ids)
+    assert derive_key("one", "a").hex()[:12] not in ids

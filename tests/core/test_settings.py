@@ -28,6 +28,9 @@ def test_production_starts_with_secrets_of_its_own() -> None:
     [
         ({"secret_key": SecretStr(DEVELOPMENT_SECRET)}, "PAYFLOW_SECRET_KEY must be set"),
         ({"secret_key": SecretStr("k" * 31)}, "at least 32 characters"),
+        ({"credentials_key": SecretStr("k" * 31)}, "PAYFLOW_CREDENTIALS_KEY must have at least 32"),
+        ({"credentials_key": SecretStr(DEVELOPMENT_SECRET)}, "must not open provider credentials"),
+        ({"former_credentials_keys": (SecretStr(DEVELOPMENT_SECRET),)}, "must not open provider credentials"),
         ({"database_url": ""}, "DATABASE_URL must be set"),
         ({"redis_url": ""}, "REDIS_URL must be set"),
         ({"amqp_url": ""}, "AMQP_URL must be set"),
@@ -42,6 +45,11 @@ def test_production_refuses_what_is_for_development(changes: dict[str, Any], rea
         settings(**changes)
     assert "sk_test_simulator" not in str(refused.value)
     assert "k" * 31 not in str(refused.value)
+
+
+def test_an_empty_key_opens_nothing_anywhere() -> None:
+    with pytest.raises(ValidationError, match="holds an empty key"):
+        settings(environment="development", former_credentials_keys=(SecretStr("k" * 32), SecretStr("")))
 
 
 def test_development_needs_no_secret() -> None:
@@ -77,3 +85,11 @@ def test_an_errors_docstring_is_its_message() -> None:
     assert (InFlight.status.value, InFlight.code) == (409, "in_flight")
     assert Invalid("Wrong.", code="odd").code == "odd"
     assert str(PayFlowError("Broken.")) == "Broken."
+
+
+def test_limits_by_currency_are_read_from_either_way_of_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAYFLOW_WITHDRAWAL_DAILY_MINOR__NGN", "500000")
+    monkeypatch.setenv("PAYFLOW_WITHDRAWAL_APPROVAL_MINOR", '{"kes": 100}')
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    assert settings.withdrawal_daily_minor == {"NGN": 500_000}
+    assert settings.withdrawal_approval_minor == {"KES": 100}

@@ -20,6 +20,7 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 
 # `#NAME=value` is a setting with its default; `# Text` is prose.
@@ -124,7 +125,7 @@ def test_the_examples_that_are_no_defaults_are_valid(monkeypatch: pytest.MonkeyP
         for whole, value in examples()[name]:
             monkeypatch.setenv(whole, value)
     settings = Settings(_env_file=None)
-    providers = {"paystack", "stripe", "mpesa", "moniepoint", "standardbank_pay", "cpay", "flutterwave"}
+    providers = {"paystack", "stripe", "mpesa", "moniepoint", "standardbank_pay", "cpay", "flutterwave", "vtpass"}
     assert set(settings.provider_credentials) == set(settings.provider_base_urls) == providers
     SimulatorSettings()
 
@@ -186,7 +187,7 @@ def test_the_commands_of_the_documents_exist() -> None:
     for document in DOCUMENTS:
         text = document.read_text()
         assert set(re.findall(r"(?:`|\$ )make ([a-z]+)", text)) <= targets, document.name
-        assert set(re.findall(r"(?:`|\$ )payflow ([a-z-]+)", text)) <= commands, document.name
+        assert set(re.findall(r"(?:`|\$ )payflow ([a-z0-9-]+)", text)) <= commands, document.name
 
 
 def test_every_provider_is_in_the_readme_and_the_guide() -> None:
@@ -199,10 +200,33 @@ def test_every_provider_is_in_the_readme_and_the_guide() -> None:
         "paystack": "Paystack",
         "standardbank_pay": "Standard Bank Pay",
         "stripe": "Stripe",
+        "vtpass": "VTPass",
     }
     assert providers == set(titles), "name the new provider here, in the README and in docs/providers.md"
     guide = (ROOT / "docs/providers.md").read_text()
     assert all(f"| {title}" in section("Providers") and title in guide for title in titles.values())
+
+
+def test_the_support_matrix_is_what_the_code_says() -> None:
+    from payflow.bootstrap import provider_classes
+    from payflow.cli.matrix import support_matrix
+
+    written = (ROOT / "docs/support-matrix.md").read_text()
+    assert written == support_matrix(provider_classes(plugins=False)), (
+        "docs/support-matrix.md is stale: run `payflow support-matrix --write` in the checkout"
+    )
+
+
+def test_the_support_matrix_names_every_protocol_of_the_contract() -> None:
+    from payflow.cli.matrix import CAPABILITIES
+    from payflow.gateway import contract
+
+    protocols = {
+        value
+        for value in vars(contract).values()
+        if getattr(value, "_is_protocol", False) and value.__module__ == contract.__name__
+    }
+    assert protocols - {contract.Provider} == {capability for _, capability in CAPABILITIES}
 
 
 def test_the_metrics_of_the_guide_are_those_of_the_code() -> None:

@@ -32,7 +32,7 @@ from pydantic import SecretStr
 from payflow.core.settings import Settings
 from payflow.infra import migrations
 from payflow.infra.queue.rabbitmq import RabbitQueue
-from tests.house import BODIES, Merchant, eventually, house_settings
+from tests.house import PROVIDERS, Merchant, eventually, house_settings
 from tests.services import PrivatePostgres, PrivateRabbitMQ, PrivateRedis, create_database
 from tests.services.private import free_port
 from tests.services.probes import asyncpg_dsn
@@ -375,7 +375,7 @@ async def running_cluster(servers: Servers, folder: Path, **changes: Any) -> Asy
     simulator_url = f"http://127.0.0.1:{simulator_port}"
     values: dict[str, Any] = {
         "public_url": f"http://127.0.0.1:{node_port}",
-        "provider_base_urls": {name: f"{simulator_url}/{name}" for name in BODIES},
+        "provider_base_urls": {name: f"{simulator_url}/{name}" for name in PROVIDERS},
         "ladder_seconds": LADDER,
         "spool_lease_seconds": 5.0,
         **changes,

@@ -4,7 +4,15 @@ import pytest
 
 from payflow.core.ids import uuid7
 from payflow.gateway.contract import WebhookRefused
-from payflow.gateway.signing import CallbackTokens, verify_hmac_hex, verify_timestamped
+from payflow.gateway.signing import (
+    CallbackTokens,
+    CallbackUrls,
+    confirmation_id,
+    validation_id,
+    verify_hmac_hex,
+    verify_timestamped,
+)
+from payflow.providers.mpesa import DECLARATION, FORBIDDEN_IN_URLS
 
 BODY, NOW = b'{"event":"charge.success"}', 1_795_255_200
 
@@ -92,6 +100,21 @@ def test_a_callback_token_names_its_attempt() -> None:
     assert set(token) <= set("0123456789abcdef")
     # Words that Daraja refuses in a URL cannot be spelt in hex.
     assert not any(word in token for word in ("mpesa", "safaricom", "exe", "cmd", "sql", "query"))
+
+
+def test_the_urls_that_belong_to_no_attempt_are_always_the_same_and_tell_two_purposes_and_providers_apart() -> None:
+    tokens = CallbackTokens(b"k" * 32)
+    urls = CallbackUrls(tokens, "https://pay.example/")
+    confirmation, validation = urls.confirmation(DECLARATION), urls.validation(DECLARATION)
+    assert (confirmation, validation) == (urls.confirmation(DECLARATION), urls.validation(DECLARATION))
+    base, _, token = confirmation.rpartition("/")
+    assert base == "https://pay.example/api/v1/webhooks/lipa"
+    assert tokens.read(token) == confirmation_id("mpesa")
+    assert tokens.read(validation.rpartition("/")[2]) == validation_id("mpesa")
+    assert (
+        len({confirmation_id("mpesa"), validation_id("mpesa"), confirmation_id("other"), validation_id("other")}) == 4
+    )
+    assert not any(FORBIDDEN_IN_URLS.search(url) for url in (confirmation, validation))
 
 
 def test_a_callback_token_that_we_did_not_make_is_refused() -> None:

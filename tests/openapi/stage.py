@@ -22,13 +22,20 @@ from payflow.cli.serving import EmbeddedServer, bind
 from payflow.core.clock import rfc3339, utc_now
 from payflow.core.crypto import derive_key
 from payflow.core.ids import uuid7
+from payflow.events.types import Origin
+from payflow.gateway.contract import Result, Verdict
 from payflow.gateway.signing import CallbackTokens
 from payflow.infra.queue.port import WEBHOOKS, Message
+from payflow.transactions.aggregate import Source
+from payflow.transactions.service import Answer
+from tests.airtime.desk import bought, fund
 from tests.house import House, Merchant, Urls, eventually, running_house
+from tests.payouts.till import began, fill, whole
 
 Role = Literal["user", "admin"]
 ROLES: tuple[Role, ...] = ("user", "admin")
 POOL = 6
+TO_APPROVE = "90000.00"
 
 T = TypeVar("T")
 
@@ -131,10 +138,63 @@ class Caller:
         await self.stage.house.outcome("cpay", "silent", times=1)
         return await self.merchant.pay("cpay", method="otp")
 
+    async def _refund(self) -> dict[str, Any]:
+        payment = await self.merchant.pay("stripe")
+        await self.stage.house.until(self.merchant, payment["id"], "completed")
+        answer = await self.merchant.post(
+            f"/payments/{payment['id']}/refund", key=str(uuid7()), json={"amount": "1.00"}
+        )
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    async def _refund_under_review(self) -> dict[str, Any]:
+        """One whose provider never says how it ended; the wait for that is cut short."""
+        payment = await self.merchant.pay("paystack")
+        await self.stage.house.until(self.merchant, payment["id"], "completed")
+        await self.stage.house.outcome("paystack", "silent", operation="refund", times=1)
+        answer = await self.merchant.post(
+            f"/payments/{payment['id']}/refund", key=str(uuid7()), json={"amount": "1.00"}
+        )
+        assert answer.status_code == 201, answer.text
+        await self.stage.house.rows(
+            "UPDATE refunds SET status = 'under_review' WHERE id = $1::uuid RETURNING id", answer.json()["id"]
+        )
+        return dict(answer.json())
+
     async def _payment_under_review(self) -> dict[str, Any]:
         await self.stage.house.outcome("paystack", "wrong_amount", times=1)
         payment = await self.merchant.pay("paystack")
         return await self.stage.house.until(self.merchant, payment["id"], "under_review")
+
+    async def _withdrawal(self) -> dict[str, Any]:
+        return await self._began(self.merchant)
+
+    async def _own_withdrawal_to_approve(self) -> dict[str, Any]:
+        return await self._began(self.merchant, amount=TO_APPROVE)
+
+    async def _withdrawal_to_approve(self) -> dict[str, Any]:
+        """Somebody else's, for who asks does not approve."""
+        return await self._began(await self.stage.house.merchant(), amount=TO_APPROVE)
+
+    async def _withdrawal_to_reject(self) -> dict[str, Any]:
+        return await self._withdrawal_to_approve()
+
+    async def _withdrawal_waiting_for_otp(self) -> dict[str, Any]:
+        await self.stage.house.outcome("paystack", "needs_otp", operation="payout", times=1)
+        return await self._began(self.merchant)
+
+    async def _withdrawal_under_review(self) -> dict[str, Any]:
+        """Reported as sent back before it was reported as sent."""
+        await self.stage.house.outcome("paystack", "silent", operation="payout", times=1)
+        withdrawal = await self._began(self.merchant)
+        attempt = (await whole(self.merchant, withdrawal["id"]))["attempts"][0]
+        answer = Answer(UUID(attempt["id"]), Result(Verdict.REVERSED), Source.QUERY, Origin())
+        await self.stage.house.services.transactions.settle(answer)
+        return withdrawal
+
+    async def _began(self, merchant: Merchant, **changes: Any) -> dict[str, Any]:
+        await fill(self.stage.house, merchant, 100_000_000)
+        return await began(merchant, **changes)
 
     async def _callback_token(self) -> str:
         payment = await self.merchant.pay("mpesa")
@@ -151,6 +211,22 @@ class Caller:
         page = await dead_letters.list(WEBHOOKS)
         return next(str(letter.id) for letter in page.items if letter.message.id == message.id)
 
+    async def _stranger(self) -> str:
+        """Somebody else's id."""
+        return str((await self.stage.house.merchant()).id)
+
+    async def _funded_wallet(self) -> str:
+        await fund(self.stage.house, self.merchant, 1_000_000)
+        return self.merchant.id
+
+    async def _purchase(self) -> dict[str, Any]:
+        await self._funded_wallet()
+        return await bought(self.merchant, phone=f"+23481{next(self.numbers):08d}")
+
+    async def _purchase_under_review(self) -> dict[str, Any]:
+        await self.stage.house.outcome("vtpass", "wrong_amount", operation="purchase", times=1)
+        return await self._purchase()
+
     async def _api_key(self) -> str:
         answer = await self.merchant.post("/auth/api-keys", json={"name": "to be revoked"})
         assert answer.status_code == 201, answer.text
@@ -166,7 +242,9 @@ class Caller:
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign what goes to Paystack's webhook as Paystack does, once the bytes are known."""
-        if request.headers.pop("x-sign-me", None) and urlsplit(str(request.url)).path.endswith("/webhooks/paystack"):
+        if request.headers.pop("x-sign-me", None) and urlsplit(str(request.url)).path.endswith(
+            ("/webhooks/paystack", "/webhooks/payment")
+        ):
             body = request.body or b""
             raw = body.encode() if isinstance(body, str) else body
             secret = self.provider_credentials("paystack")["secret_key"].encode()
@@ -183,9 +261,15 @@ class Caller:
 async def running_stage(urls: Urls) -> AsyncIterator[Stage]:
     """The house behind uvicorn on a free port."""
     # A free user has 30 logins a minute and a provider 300 refused webhooks: here they come from one address.
-    async with running_house(urls, refused_webhooks_per_minute=1_000_000) as house:
+    async with running_house(
+        urls, refused_webhooks_per_minute=1_000_000, withdrawal_approval_minor={"NGN": 9_000_000}
+    ) as house:
         for provider in house.settings.provider_credentials:
-            await house.outcome(provider, "success")  # no amount is magic then
+            sells = provider == "vtpass"
+            await house.outcome(
+                provider, "success", operation="purchase" if sells else "collect"
+            )  # no amount is magic then
+        await house.outcome("paystack", "success", operation="payout")
         with bind("127.0.0.1", 0, "") as listener:
             port = listener.getsockname()[1]
             server = EmbeddedServer(uvicorn.Config(house.app, lifespan="off", ws="none", log_config=None))

@@ -1,6 +1,6 @@
 """Whatever fits the document, or just not, is answered as the document says.
 
-Each operation of the document gets 100 generated requests from a user and 100 from an admin, over HTTP. Half are meant to
+Each operation of the document gets 50 generated requests from a user and 50 from an admin, over HTTP. Half are meant to
 be valid; of those, two thirds name things that are really there. An operation that never answered 2xx was not tested, and
 fails here with its name: give it what it needs in `FILLS`.
 """
@@ -30,8 +30,9 @@ from schemathesis.specs.openapi.checks import (
 from tests.house import BODIES
 from tests.openapi.document import document, examples, operations
 from tests.openapi.stage import ROLES, Caller, Role, Stage
+from tests.payouts.till import body
 
-EXAMPLES = 100
+EXAMPLES = 50
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -186,13 +187,72 @@ def _payment(case: Case, caller: Caller) -> None:
     case.body = {**kept, **body}
 
 
+def _older_payment(case: Case, caller: Caller) -> None:
+    _payment(case, caller)
+    case.body["provider_preference"] = case.body.pop("provider")
+
+
+def _older_funding(case: Case, caller: Caller) -> None:
+    _payment(case, caller)
+    case.body |= BODIES["flutterwave"]
+
+
+def _freeze(case: Case, caller: Caller) -> None:
+    """A wallet that nothing else here uses."""
+    case.path_parameters["user_id"] = caller.take("stranger")
+    if isinstance(case.body, dict):
+        case.body = {**case.body, "currency": "NGN"}
+
+
+def _statement(case: Case, caller: Caller) -> None:
+    case.query = {**(case.query or {}), "currency": "NGN"}
+
+
+def _some_money_back(case: Case, caller: Caller) -> None:
+    case.path_parameters["payment_id"] = caller.take("refund")["payment_id"]
+    case.body = {"amount": "0.01"}
+
+
+def _refund(pool: str) -> Fill:
+    def fill(case: Case, caller: Caller) -> None:
+        refund = caller.take(pool)
+        case.path_parameters |= {"payment_id": refund["payment_id"], "refund_id": refund["id"]}
+
+    return fill
+
+
+def _older_otp(case: Case, caller: Caller) -> None:
+    case.body = {"reference": caller.take("payment_waiting_for_otp")["reference"], "otp": "123456"}
+
+
 def _otp(case: Case, caller: Caller) -> None:
     """A payment that waits for an OTP, and the right one for it."""
     case.path_parameters["payment_id"] = caller.take("payment_waiting_for_otp")["id"]
     case.body = {"otp": "123456"}
 
 
-def _drain(case: Case, caller: Caller) -> None:
+def _withdrawal(case: Case, caller: Caller) -> None:
+    """One that a wallet covers, with the generated metadata."""
+    caller.take("withdrawal")
+    kept = {name: case.body[name] for name in ("metadata", "description") if name in case.body}
+    case.body = {**kept, **body("paystack", amount="0.01")}
+
+
+def _transfer_otp(case: Case, caller: Caller) -> None:
+    case.path_parameters["withdrawal_id"] = caller.take("withdrawal_waiting_for_otp")["id"]
+    case.body = {"otp": "123456"}
+
+
+def _banks(case: Case, caller: Caller) -> None:
+    case.query = {"currency": "NGN"}
+
+
+def _account(case: Case, caller: Caller) -> None:
+    account = {"type": "bank_account", "bank_code": "057", "account_number": "0123456789"}
+    case.body = {**account, "currency": "NGN", "provider": "paystack"}
+
+
+def _provider(case: Case, caller: Caller) -> None:
     case.path_parameters["name"] = list(BODIES)[next(caller.numbers) % len(BODIES)]
 
 
@@ -203,8 +263,29 @@ def _configuration(case: Case, caller: Caller) -> None:
     case.body = caller.provider_credentials(provider)
 
 
+def _airtime(case: Case, caller: Caller) -> None:
+    """One that the provider sells, from a wallet that can pay, for another phone each time."""
+    caller.take("funded_wallet")
+    kept = {name: case.body[name] for name in ("metadata", "customer_id") if name in case.body}
+    phone = f"+23480{next(caller.numbers):08d}"
+    case.body = {**kept, "service_id": "mtn", "phone": phone, "amount": "50", "currency": "NGN"}
+
+
+def _bundles(case: Case, caller: Caller) -> None:
+    case.path_parameters["service_id"] = "mtn-data"
+    case.query = {}
+
+
+def _one_seller(case: Case, caller: Caller) -> None:
+    case.query = {"category": "data", "provider": "vtpass"}
+
+
 def _signed_webhook(case: Case, caller: Caller) -> None:
     case.path_parameters["provider"] = "paystack"
+    case.headers["x-sign-me"] = "yes"
+
+
+def _webhook_of_whoever_signed(case: Case, caller: Caller) -> None:
     case.headers["x-sign-me"] = "yes"
 
 
@@ -220,8 +301,10 @@ def _channel(caller: Caller) -> dict[str, Any]:
 PATHS: dict[str, Fill] = {
     "payment_id": _path("payment_id", "payment", "id"),
     "reference": _path("reference", "payment", "reference"),
+    "withdrawal_id": _path("withdrawal_id", "withdrawal", "id"),
     "api_key_id": _path("api_key_id", "api_key"),
     "dead_letter_id": _path("dead_letter_id", "dead_letter"),
+    "purchase_id": _path("purchase_id", "purchase", "id"),
 }
 # … and what single operations need beyond.
 FILLS: dict[str, Fill] = {
@@ -236,9 +319,36 @@ FILLS: dict[str, Fill] = {
     f"POST {API}/payments/{{payment_id}}/cancel": _path("payment_id", "waiting_payment", "id"),
     f"POST {API}/payments/{{payment_id}}/resolve": _path("payment_id", "payment_under_review", "id"),
     f"POST {API}/payments/{{payment_id}}/submit-otp": _otp,
+    f"POST {API}/payments/{{payment_id}}/refund": _some_money_back,
+    f"GET {API}/payments/{{payment_id}}/refunds/{{refund_id}}": _refund("refund"),
+    f"POST {API}/payments/{{payment_id}}/refunds/{{refund_id}}/resolve": _refund("refund_under_review"),
+    f"POST {API}/wallet/withdraw": _withdrawal,
+    f"POST {API}/wallet/withdrawals/{{withdrawal_id}}/cancel": _path(
+        "withdrawal_id", "own_withdrawal_to_approve", "id"
+    ),
+    f"POST {API}/wallet/withdrawals/{{withdrawal_id}}/approve": _path("withdrawal_id", "withdrawal_to_approve", "id"),
+    f"POST {API}/wallet/withdrawals/{{withdrawal_id}}/reject": _path("withdrawal_id", "withdrawal_to_reject", "id"),
+    f"POST {API}/wallet/withdrawals/{{withdrawal_id}}/resolve": _path("withdrawal_id", "withdrawal_under_review", "id"),
+    f"POST {API}/wallet/withdrawals/{{withdrawal_id}}/submit-otp": _transfer_otp,
+    f"GET {API}/wallet/banks": _banks,
+    f"POST {API}/wallet/resolve-account": _account,
+    f"POST {API}/payments/initiate": _older_payment,
+    f"POST {API}/payments/verify": _body(lambda caller: {"reference": caller.take("payment")["reference"]}),
+    f"POST {API}/payments/submit_otp": _older_otp,
+    f"GET {API}/wallet/statement": _statement,
+    f"POST {API}/wallet/fund": _payment,
+    f"POST {API}/wallet/flutterwave/fund": _older_funding,
+    f"POST {API}/wallet/toggle-activity": _body(lambda caller: {"currency": "NGN"}),
+    f"POST {API}/wallet/{{user_id}}/freeze": _freeze,
     f"POST {API}/providers/{{name}}/config": _configuration,
-    f"POST {API}/providers/{{name}}/drain": _drain,
+    f"DELETE {API}/providers/{{name}}/config/previous": _provider,
+    f"POST {API}/providers/{{name}}/drain": _provider,
+    f"GET {API}/airtime/services": _one_seller,
+    f"GET {API}/airtime/services/{{service_id}}/variations": _bundles,
+    f"POST {API}/airtime/purchase": _airtime,
+    f"POST {API}/airtime/purchases/{{purchase_id}}/resolve": _path("purchase_id", "purchase_under_review", "id"),
     f"POST {API}/realtime/tickets": _body(_channel),
     f"POST {API}/webhooks/{{provider}}": _signed_webhook,
     f"POST {API}/webhooks/{{provider}}/{{token}}": _webhook_with_token,
+    f"POST {API}/webhooks/payment": _webhook_of_whoever_signed,
 }

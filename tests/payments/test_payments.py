@@ -76,7 +76,7 @@ async def test_without_a_provider_the_first_that_fits_is_taken(urls: Urls) -> No
         payment = (await ada.initialize(body)).json()
         assert payment["provider"] == "stripe"
         attempt = (await ada.payment(payment["id"]))["attempts"][0]
-        assert attempt["routing"] == {"reason": "fits; number 2 in the order"}
+        assert attempt["routing"]["reason"] == "fits; number 2 in the order"
 
 
 async def test_a_provider_without_credentials_is_not_configured(urls: Urls) -> None:

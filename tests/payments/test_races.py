@@ -15,10 +15,9 @@ from payflow.core.money import Money
 from payflow.events.types import Origin
 from payflow.gateway.contract import Operation, Result, Verdict
 from payflow.infra.redis import connect_redis
-from payflow.transactions.aggregate import Attempt
+from payflow.transactions.aggregate import Attempt, Source
 from payflow.transactions.checks import Budget, Refusal
 from payflow.transactions.service import Answer
-from payflow.transactions.settle import Source
 from tests.house import BODIES, PAYSTACK, House, Urls, running_house
 from tests.payments.test_payments import attempt_reference, books, by_hand, told
 from worker.timers import check_due

@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.providers.contract_suite")
+pytest.register_assert_rewrite("tests.providers.contract_suite", "tests.providers.verbs_suite")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -11,3 +11,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         rows = getattr(metafunc.cls, f"{name}s", None)
         if name in metafunc.fixturenames and rows is not None:
             metafunc.parametrize(name, rows, ids=[row.name for row in rows])
+    verbs = getattr(metafunc.cls, "verbs", None)
+    if "verb" in metafunc.fixturenames and verbs is not None:
+        metafunc.parametrize("verb", verbs, ids=[str(verb) for verb in verbs])

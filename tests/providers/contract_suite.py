@@ -223,13 +223,76 @@ def variants(value: Any) -> Iterator[Any]:
                 yield [*value[:index], changed, *value[index + 1 :]]
 
 
-class ProviderContract:
-    """Subclass with the provider's data; nothing here knows a provider."""
+class ProviderFoundation:
+    """What every provider holds, whatever it can do: its credentials, its webhooks as words, its declaration."""
 
     adapter: ClassVar[Any]
+    capabilities: ClassVar[tuple[type, ...]]
     credentials: ClassVar[Any]
     secrets: ClassVar[tuple[str, ...]]
     bad_credentials: ClassVar[Mapping[str, Any]]  # one that holds "looks-wrong" in a secret's place
+    event_cases: ClassVar[tuple[EventCase, ...]]
+
+    # Credentials
+
+    def test_credentials_do_not_show_a_secret(self) -> None:
+        for secret in self.secrets:
+            assert secret not in repr(self.credentials) + str(self.credentials) + self.credentials.model_dump_json()
+
+    def test_credentials_of_another_shape_are_refused_without_being_repeated(self) -> None:
+        model: type[BaseModel] = self.adapter.CredentialsModel
+        good = {name: reveal(value) for name, value in self.credentials}
+        assert model.model_validate(good) == self.credentials
+        for bad in ({**good, "unlisted": "looks-wrong"}, {**good, **self.bad_credentials}):
+            with pytest.raises(ValidationError) as refusal:
+                model.model_validate(bad)
+            assert "looks-wrong" not in str(refusal.value)
+
+    # Events
+
+    def test_a_webhook_becomes_an_event(self, event_case: EventCase) -> None:
+        (event,) = Wire().build(self.adapter).translate(a_webhook(event_case.content))
+        check_fields(event, event_case.expected, None)
+        if event_case.result is None:
+            assert event.result is None
+        else:
+            check_fields(event.result, event_case.result, event_case.failure)
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"null", b"[]", b"{}", b'"text"', b"\xff", PAGE, b'{"event"', b"[[[[", b'{"Body":NaN}']
+    )
+    def test_a_webhook_that_cannot_be_read_is_malformed(self, body: bytes) -> None:
+        with pytest.raises(WebhookMalformed):
+            Wire().build(self.adapter).translate(a_webhook(body))
+
+    def test_no_odd_value_in_a_webhook_raises_anything_else_than_malformed(self) -> None:
+        adapter = Wire().build(self.adapter)
+        for case in self.event_cases:
+            if not isinstance(case.body, bytes):
+                for body in variants(case.body):
+                    with contextlib.suppress(WebhookMalformed):
+                        adapter.translate(a_webhook(json.dumps(body).encode()))
+
+    # Declaration
+
+    def test_the_declaration_holds_together(self) -> None:
+        declaration = self.adapter.declaration
+        for capability in self.capabilities:
+            assert isinstance(self.adapter(None, BASE_URL, lambda: NOW), capability)
+        assert declaration.name == self.adapter.__module__.rpartition(".")[2]
+        assert declaration.path_name.isalpha()
+        assert declaration.path_name.islower()
+        assert declaration.live_base_url.startswith("https://")
+        assert all(exponent(currency) >= 0 for currency in declaration.currencies)
+        assert all(len(country) == 2 and country.isupper() for country in declaration.countries)
+        assert set(declaration.exponents) <= declaration.currencies
+        assert declaration.session_life >= declaration.first_check_after
+
+
+class ProviderContract(ProviderFoundation):
+    """Subclass with the provider's data; nothing here knows a provider."""
+
+    capabilities: ClassVar[tuple[type, ...]] = (Collects, ReceivesWebhooks)
     amount: ClassVar[Money]
     provider_references: ClassVar[tuple[str, ...]]
     preliminary: ClassVar[Mapping[str, Reply]] = {}
@@ -242,7 +305,6 @@ class ProviderContract:
     fetch_cases: ClassVar[tuple[Case, ...]]
     amount_cases: ClassVar[tuple[AmountCase, ...]]
     refused_orders: ClassVar[tuple[RefusedOrder, ...]]
-    event_cases: ClassVar[tuple[EventCase, ...]]
 
     def wire(self, *replies: Reply | Exception) -> Wire:
         return Wire(*replies, preliminary=self.preliminary)
@@ -389,7 +451,6 @@ class ProviderContract:
                     for verb, subject in (("collect", self.order()), ("fetch", self.query())):
                         result = await getattr(adapter, verb)(subject, self.credentials)
                         assert secret not in repr(result)
-            assert secret not in repr(self.credentials) + str(self.credentials) + self.credentials.model_dump_json()
             assert secret not in repr(adapter) + repr(vars(adapter))
             assert secret not in caplog.text
 
@@ -399,55 +460,6 @@ class ProviderContract:
             await getattr(wire.build(self.adapter), verb)(subject, self.credentials)
             for request in wire.requests + wire.early:
                 assert not any(secret in str(request.url) for secret in self.secrets)
-
-    def test_credentials_of_another_shape_are_refused_without_being_repeated(self) -> None:
-        model: type[BaseModel] = self.adapter.CredentialsModel
-        good = {name: reveal(value) for name, value in self.credentials}
-        assert model.model_validate(good) == self.credentials
-        for bad in ({**good, "unlisted": "looks-wrong"}, {**good, **self.bad_credentials}):
-            with pytest.raises(ValidationError) as refusal:
-                model.model_validate(bad)
-            assert "looks-wrong" not in str(refusal.value)
-
-    # Events
-
-    def test_a_webhook_becomes_an_event(self, event_case: EventCase) -> None:
-        (event,) = self.wire().build(self.adapter).translate(a_webhook(event_case.content))
-        check_fields(event, event_case.expected, None)
-        if event_case.result is None:
-            assert event.result is None
-        else:
-            check_fields(event.result, event_case.result, event_case.failure)
-
-    @pytest.mark.parametrize(
-        "body", [b"", b"null", b"[]", b"{}", b'"text"', b"\xff", PAGE, b'{"event"', b"[[[[", b'{"Body":NaN}']
-    )
-    def test_a_webhook_that_cannot_be_read_is_malformed(self, body: bytes) -> None:
-        with pytest.raises(WebhookMalformed):
-            self.wire().build(self.adapter).translate(a_webhook(body))
-
-    def test_no_odd_value_in_a_webhook_raises_anything_else_than_malformed(self) -> None:
-        adapter = self.wire().build(self.adapter)
-        for case in self.event_cases:
-            if not isinstance(case.body, bytes):
-                for body in variants(case.body):
-                    with contextlib.suppress(WebhookMalformed):
-                        adapter.translate(a_webhook(json.dumps(body).encode()))
-
-    # Declaration
-
-    def test_the_declaration_holds_together(self) -> None:
-        declaration = self.adapter.declaration
-        assert isinstance(self.adapter(None, BASE_URL, lambda: NOW), Collects)
-        assert isinstance(self.adapter(None, BASE_URL, lambda: NOW), ReceivesWebhooks)
-        assert declaration.name == self.adapter.__module__.rpartition(".")[2]
-        assert declaration.path_name.isalpha()
-        assert declaration.path_name.islower()
-        assert declaration.live_base_url.startswith("https://")
-        assert all(exponent(currency) >= 0 for currency in declaration.currencies)
-        assert all(len(country) == 2 and country.isupper() for country in declaration.countries)
-        assert set(declaration.exponents) <= declaration.currencies
-        assert declaration.session_life >= declaration.first_check_after
 
 
 class SignedWebhooks:

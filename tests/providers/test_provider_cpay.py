@@ -15,9 +15,13 @@ from payflow.gateway.contract import (
     ActionType,
     CollectOrder,
     Customer,
+    Destination,
+    DestinationType,
     NextAction,
     OrderNotAcceptable,
+    PaysOut,
     Query,
+    Refunds,
     Result,
     Submission,
     TakesOtp,
@@ -46,6 +50,7 @@ from tests.providers.contract_suite import (
     on_real_sockets,
     variants,
 )
+from tests.providers.verbs_suite import REFUND_REFERENCE, Verb, VerbsContract, a_payout, a_payout_query
 
 PLAIN = {"api_key": "suite-api-key", "client_code": "10000001", "secret": "suite-hmac-secret"}
 CREDENTIALS = CpayCredentials.model_validate(PLAIN)
@@ -664,3 +669,236 @@ def test_without_a_setting_there_is_no_address_to_pay_at() -> None:
 def test_credentials_must_be_whole(change: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         CpayCredentials.model_validate({**PLAIN, **change})
+
+
+# Money sent to wallets
+
+TOP_UP_PATH = "/api/disbursements/wallet-topup-advance"
+STATUS_PATH = "/api/cpaypayments/transaction-status"
+WALLET = Destination(DestinationType.MOBILE_MONEY, "Thabo Mokoena", "mpesa", phone=PHONE)
+
+
+def sent(status: Any, reason: Any = None, http: int = 200, **changes: Any) -> Reply:
+    return told(status, reason, http, **{"ExtTransactionId": REFUND_REFERENCE, **changes})
+
+
+def accepted_payout(**changes: Any) -> Reply:
+    """As documented: in camel case but for one name, without a wrapper."""
+    body = {
+        "statusCode": "0000",
+        "description": "Success",
+        "ExtTransactionId": REFUND_REFERENCE,
+        "cPayTransactionId": CPAY_ID,
+        "paymentRequestStatus": "ACCEPTED",
+        "additionalData": {"voucherCode": None},
+    }
+    return Reply(200, body | changes)
+
+
+SENT_STANDINGS = [
+    ("open", None, Verdict.PROCESSING, None),
+    ("scheduled", None, Verdict.PROCESSING, None),
+    ("ACCEPTED", None, Verdict.PROCESSING, None),
+    ("processed", "paymentComplete", Verdict.COMPLETED, None),
+    ("SUCCESS", "paymentSuccessful", Verdict.COMPLETED, None),
+    ("denied", None, Verdict.DECLINED, "transfer_failed"),
+    ("FAILED", "insufficientFunds", Verdict.DECLINED, "transfer_failed"),
+    ("canceled", None, Verdict.DECLINED, "transfer_failed"),
+    ("Cancelled", None, Verdict.DECLINED, "transfer_failed"),
+    ("expired", None, Verdict.DECLINED, "transfer_failed"),
+    ("REVERSED", None, Verdict.REVERSED, None),
+    ("REVERSED", "paymentComplete", Verdict.REVERSED, None),
+    ("processed", None, Verdict.UNKNOWN, None),
+    ("processed", "paymentIncomplete", Verdict.UNKNOWN, None),
+    ("success", "invented", Verdict.UNKNOWN, None),
+    ("open", "paymentComplete", Verdict.UNKNOWN, None),
+    ("denied", "paymentComplete", Verdict.UNKNOWN, None),
+    ("OTPSEND", "paymentIncomplete", Verdict.UNKNOWN, None),
+    (None, None, Verdict.UNKNOWN, None),
+    (None, "paymentComplete", Verdict.UNKNOWN, None),
+    ("invented", None, Verdict.UNKNOWN, None),
+]
+
+
+class TestCpayVerbs(VerbsContract):
+    adapter = Cpay
+    credentials = CREDENTIALS
+    secrets = ("suite-api-key", "suite-hmac-secret", RIGHT)
+
+    verbs = (
+        Verb(
+            "pay_out",
+            (a_payout(LSL, WALLET),),
+            accepted=accepted_payout(),
+            path=TOP_UP_PATH,
+            cases=(
+                Case(
+                    "accepted",
+                    accepted_payout(),
+                    Verdict.PROCESSING,
+                    expected={
+                        "raw_status": "0000 accepted",
+                        "provider_references": (REFUND_REFERENCE, CPAY_ID),
+                        "amount_bound": False,
+                        "expirable": False,
+                    },
+                ),
+                Case("accepted, wrapped", Reply(200, {"return": accepted_payout().body}), Verdict.PROCESSING),
+                Case(
+                    "accepted, without an id of C-Pay's",
+                    accepted_payout(cPayTransactionId=None),
+                    Verdict.PROCESSING,
+                    expected={"provider_references": (REFUND_REFERENCE,)},
+                ),
+                Case("another's", accepted_payout(ExtTransactionId="another"), Verdict.UNKNOWN),
+                Case("another code", accepted_payout(statusCode="200"), Verdict.UNKNOWN),
+                Case("a code too long", accepted_payout(statusCode="00000"), Verdict.UNKNOWN),
+                Case("another status", accepted_payout(paymentRequestStatus="PROCESSED"), Verdict.UNKNOWN),
+                Case("no status", accepted_payout(paymentRequestStatus=None), Verdict.UNKNOWN),
+                Case("accepted, but an error", Reply(500, accepted_payout().body), Verdict.UNKNOWN),
+                *(
+                    Case(f"{http} {words}", refusal(http, reason, words), Verdict.REFUSED, failure)
+                    for http, reason, words, failure in REFUSED
+                ),
+                Case("a wrong key without a body", Reply(401), Verdict.REFUSED, "authentication_failed"),
+                Case("too many", Reply(429, b"<html>slow down</html>"), Verdict.REFUSED, "rate_limited"),
+                Case("422, which is not documented here", refusal(422, "limitReached"), Verdict.UNKNOWN),
+                *(Case(name, reply, Verdict.UNKNOWN) for name, reply in NOT_LISTED),
+            ),
+        ),
+        Verb(
+            "fetch_payout",
+            (a_payout_query(LSL),),
+            accepted=sent("processed", "paymentComplete"),
+            path=STATUS_PATH,
+            method="GET",
+            asks=True,
+            cases=(
+                *(
+                    Case(
+                        f"{status} {reason} {code}",
+                        sent(status, reason, code=code),
+                        verdict,
+                        failure,
+                        {"amount_bound": verdict is Verdict.COMPLETED, "next_action": None, "requested": None},
+                    )
+                    for status, reason, verdict, failure in SENT_STANDINGS
+                    for code in ("200", "0000")
+                ),
+                Case(
+                    "paid, as it was seen of a payment",
+                    Reply(200, SEEN),
+                    Verdict.COMPLETED,
+                    expected={"provider_references": (REFUND_REFERENCE,), "amount_bound": True},
+                ),
+                Case(
+                    "paid, but another order",
+                    sent("processed", "paymentComplete", ExtTransactionId="x"),
+                    Verdict.UNKNOWN,
+                ),
+                Case("paid, but another code", sent("processed", "paymentComplete", code="500"), Verdict.UNKNOWN),
+                Case("paid, but 422", sent("processed", "paymentComplete", 422), Verdict.UNKNOWN),
+                Case("denied under 422", sent("denied", None, 422, code="422"), Verdict.UNKNOWN),
+                Case("denied, but an error", sent("denied", None, 500), Verdict.UNKNOWN),
+                Case("not found", refusal(404), Verdict.NOT_FOUND, expected={"expirable": False}),
+                Case("a wrong key", Reply(401), Verdict.UNKNOWN),
+                Case("too many", Reply(429), Verdict.UNKNOWN),
+                Case("internal error", refusal(500), Verdict.UNKNOWN),
+            ),
+        ),
+        Verb(
+            "submit",
+            (cpay_query(), Submission(ActionType.OTP, SecretStr(RIGHT))),
+            accepted=told(None, "paymentSuccessful"),
+            path=CONFIRM_PATH,
+            asks=True,
+            cases=(Case("paid", told(None, "paymentSuccessful"), Verdict.COMPLETED, None, {"amount_bound": True}),),
+        ),
+    )
+
+
+def test_cpay_sends_money_and_says_what_to_do_instead_of_a_refund() -> None:
+    adapter = Wire().build(Cpay)
+    assert isinstance(adapter, PaysOut)
+    assert not isinstance(adapter, Refunds)
+    assert "portal" in (Cpay.declaration.refund_alternative or "")
+
+
+async def test_the_whole_order_to_send_money_as_cpay_receives_it() -> None:
+    wire = Wire(accepted_payout())
+    await wire.build(Cpay).pay_out(a_payout(LSL, WALLET), CREDENTIALS)
+    parts = (REFUND_REFERENCE, "10000001", "150.00", "57012345")
+    assert wire.json == {
+        "transactionRequest": {
+            "transactionRequest": {
+                "extTransactionId": REFUND_REFERENCE,
+                "clientCode": "10000001",
+                "msisdn": "57012345",
+                "amount": "150.00",
+                "currency": "LSL",
+                "shortDescription": "Withdrawal",
+                "additionalData": {"recipientKyc": {"fullName": "Thabo Mokoena"}},
+                "redirectUrl": CALLBACK_URL,
+                "checksum": reference_checksum("suite-hmac-secret", *parts),
+            }
+        }
+    }
+    (request,) = wire.requests
+    assert request.url.query == b"destinationOperator=mpesa&destinationWalletNumber=57012345"
+    assert request.headers["authorization"] == "suite-api-key"
+
+
+async def test_without_an_operator_money_goes_to_a_wallet_of_cpay() -> None:
+    wire = Wire(accepted_payout())
+    destination = Destination(DestinationType.MOBILE_MONEY, phone="57012345")
+    await wire.build(Cpay).pay_out(a_payout(LSL, destination, description="Überweisung #17, zu lang"), CREDENTIALS)
+    (request,) = wire.requests
+    assert request.url.query == b"destinationOperator=CPAY&destinationWalletNumber=57012345"
+    sent_body = wire.json["transactionRequest"]["transactionRequest"]
+    assert (sent_body["shortDescription"], sent_body["additionalData"]) == (
+        "berweisung 17 zu lan",
+        {"recipientKyc": {}},
+    )
+
+
+# Made with `openssl dgst -sha256 -hmac suite-hmac-secret`.
+@pytest.mark.parametrize(
+    ("minor", "text", "known"),
+    [
+        (100_010, "1000.10", "d40c75dc46fa79b3e3a440d79e60b49dbf8d082b1962c9f0fdf59071a9b2e51d"),
+        (10, "0.10", "1f139a1f0bd5aa7ac27f1b5330d41579a1029e12196eaee535698676a4b4769a"),
+    ],
+)
+async def test_the_checksum_of_money_sent_has_known_answers(minor: int, text: str, known: str) -> None:
+    wire = Wire(accepted_payout())
+    await wire.build(Cpay).pay_out(a_payout(Money(minor, "LSL"), WALLET), CREDENTIALS)
+    sent_body = wire.json["transactionRequest"]["transactionRequest"]
+    assert (sent_body["amount"], sent_body["checksum"]) == (text, known)
+
+
+@pytest.mark.parametrize(
+    ("order", "pointer"),
+    [
+        (a_payout(Money(100, "ZAR"), WALLET), "/currency"),
+        (a_payout(Money(0, "LSL"), WALLET), "/amount"),
+        (a_payout(LSL, Destination(DestinationType.BANK_ACCOUNT, "A", "1", "2")), "/destination/type"),
+        (a_payout(LSL, dataclasses.replace(WALLET, bank_code="MPESA")), "/destination/bank_code"),
+        (a_payout(LSL, dataclasses.replace(WALLET, phone="+27831234567")), "/destination/phone"),
+        (a_payout(LSL, dataclasses.replace(WALLET, phone=None)), "/destination/phone"),
+    ],
+)
+def test_money_that_cannot_be_sent_points_at_the_reason(order: Any, pointer: str) -> None:
+    adapter = Wire().build(Cpay)
+    for operator in (None, "CPAY", "mpesa", "ecocash", "mywallet", "khetsi"):
+        adapter.check_payout(a_payout(LSL, dataclasses.replace(WALLET, bank_code=operator)))
+    with pytest.raises(OrderNotAcceptable) as refused:
+        adapter.check_payout(order)
+    assert refused.value.pointer == pointer
+
+
+async def test_an_order_to_send_money_without_an_answer_is_asked_about_and_never_sent_again() -> None:
+    provider = Provider({}, ["silence", sent("processed", "paymentComplete")])
+    async with listening(provider) as url, on_real_sockets(Cpay, url, timeout_seconds=0.2) as adapter:
+        assert (await adapter.pay_out(a_payout(LSL, WALLET), CREDENTIALS)).verdict is Verdict.UNKNOWN
+        assert (await adapter.fetch_payout(a_payout_query(LSL), CREDENTIALS)).verdict is Verdict.COMPLETED
+    assert provider.paths == [TOP_UP_PATH, STATUS_PATH]

@@ -1,5 +1,5 @@
 """Flutterwave's adapter against replies in the shapes of developer.flutterwave.com/v3.0/docs (Standard, verification,
-webhooks, errors)."""
+webhooks, errors, direct charges, refunds, transfers)."""
 
 import base64
 import hmac
@@ -9,20 +9,33 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from payflow.core.money import Money
 from payflow.gateway.contract import (
+    AccountHolder,
     ActionType,
+    Bank,
+    Collects,
     Customer,
+    Destination,
+    DestinationType,
+    ListsBanks,
+    LookupFailed,
     NextAction,
     Operation,
+    OrderNotAcceptable,
+    PaymentDetails,
+    PaysOut,
+    Refunds,
+    Submission,
+    TakesOtp,
     Trust,
     Verdict,
     WebhookMalformed,
     WebhookRefused,
 )
-from payflow.providers.flutterwave import METHODS, SESSION_LIFE, Flutterwave, FlutterwaveCredentials
+from payflow.providers.flutterwave import CHARGES, METHODS, SESSION_LIFE, Flutterwave, FlutterwaveCredentials
 from tests import specs
 from tests.providers.contract_suite import (
     NOW,
@@ -38,6 +51,16 @@ from tests.providers.contract_suite import (
     a_query,
     a_webhook,
     an_order,
+)
+from tests.providers.verbs_suite import (
+    REFUND_REFERENCE,
+    Verb,
+    VerbsContract,
+    a_payment,
+    a_payout,
+    a_payout_query,
+    a_refund,
+    a_refund_query,
 )
 
 
@@ -440,8 +463,15 @@ class TestFlutterwaveContract(SignedWebhooks, ProviderContract):
                 "type": "transfer.completed",
                 "operation": Operation.PAYOUT,
                 "references": ("a0a827b1eca65311_PMCKDU_5",),
-                "provider_references": (),
+                "provider_references": ("33286",),
                 "dedupe_key": None,
+            },
+            {
+                "verdict": Verdict.COMPLETED,
+                "requested": Money(3_002_000, "NGN"),
+                "fee": Money(2_688, "NGN"),
+                "reference": "a0a827b1eca65311_PMCKDU_5",
+                "provider_references": ("33286",),
             },
         ),
         EventCase(
@@ -452,6 +482,20 @@ class TestFlutterwaveContract(SignedWebhooks, ProviderContract):
                 | {"status": "FAILED", "complete_message": "DISBURSE FAILED: Insufficient funds in customer wallet"},
             },
             {"operation": Operation.PAYOUT, "references": ("a0a827b1eca65311_PMCKDU_5",)},
+            {"verdict": Verdict.DECLINED, "requested": None, "raw_status": "FAILED"},
+            "provider_balance",
+        ),
+        EventCase(
+            "a transfer in an invented status",
+            {**SAMPLE_TRANSFER, "data": SAMPLE_TRANSFER["data"] | {"status": "Successful"}},
+            {"operation": Operation.PAYOUT},
+            {"verdict": Verdict.UNKNOWN, "requested": None},
+        ),
+        EventCase(
+            "a transfer without anything",
+            {"event": "transfer.completed", "data": None},
+            {"operation": Operation.PAYOUT, "references": (), "provider_references": ()},
+            {"verdict": Verdict.UNKNOWN},
         ),
         *(
             EventCase(
@@ -461,22 +505,45 @@ class TestFlutterwaveContract(SignedWebhooks, ProviderContract):
                     "type": f"refund.{status}",
                     "operation": Operation.REFUND,
                     "references": (),
-                    "provider_references": (str(ID),),
+                    "provider_references": ("8612",),
+                    "payment_references": (str(ID),),
                 },
+                {"verdict": verdict, "requested": None, "raw_status": status, "provider_references": ("8612",)},
+                "refund_failed" if verdict is Verdict.DECLINED else None,
             )
-            for status in (
-                "completed",
-                "processing",
-                "pending-momo",
-                "completed-mpgs",
-                "completed-bank-transfer",
-                "failed",
+            for status, verdict in (
+                ("completed", Verdict.PROCESSING),
+                ("processing", Verdict.PROCESSING),
+                ("pending-momo", Verdict.PROCESSING),
+                ("completed-mpgs", Verdict.COMPLETED),
+                ("completed-bank-transfer", Verdict.COMPLETED),
+                ("failed", Verdict.DECLINED),
+                ("completed-somehow", Verdict.UNKNOWN),
             )
         ),
         EventCase(
+            "a refund with its numbers in text and no status",
+            {"id": "8612", "AmountRefunded": "50.00", "TransactionId": str(ID)},
+            {"type": "refund.unknown", "provider_references": ("8612",), "payment_references": (str(ID),)},
+            {"verdict": Verdict.UNKNOWN, "raw_status": ""},
+        ),
+        EventCase(
+            "a refund without numbers",
+            {"AmountRefunded": None, "status": "completed"},
+            {"provider_references": (), "payment_references": ()},
+            {"verdict": Verdict.PROCESSING, "provider_references": ()},
+        ),
+        EventCase(
             "a refund in an envelope",
-            {"event": "refund.completed", "data": {"id": 8612, "tx_ref": REFERENCE}},
-            {"operation": Operation.REFUND, "references": (REFERENCE,)},
+            {"event": "refund.completed", "data": {"id": 8612, "tx_ref": REFERENCE, "tx_id": ID}},
+            {
+                "type": "refund.completed",
+                "operation": Operation.REFUND,
+                "references": (),
+                "provider_references": ("8612",),
+                "payment_references": (REFERENCE, str(ID)),
+            },
+            {"verdict": Verdict.UNKNOWN},
         ),
         EventCase(
             "the dashboard's test",
@@ -765,7 +832,760 @@ async def test_a_page_whose_link_was_lost_is_only_asked_about() -> None:
     assert (result.verdict, asked(wire)) == (Verdict.COMPLETED, [BY_ID])
 
 
+# Direct charges
+
+ACCOUNT = PaymentDetails(bank_code="044", account_number=SecretStr("0690000031"))
+WALLET = PaymentDetails(operator="mtn")
+FLW_REF = "URF_1700000000000_17"
+
+
+def charged(authorization: Any = None, **changes: Any) -> Reply:
+    """Of a charge in naira: with `data` unless it is told to be absent."""
+    data = a_transaction(amount=5_000, charged_amount=5_000, currency="NGN", status="pending", flw_ref=FLW_REF)
+    body: dict[str, Any] = {"status": "success", "message": "Charge initiated", "data": data | changes}
+    if changes == {"data": None}:
+        del body["data"]
+    return Reply(200, body | ({"meta": {"authorization": authorization}} if authorization else {}))
+
+
+NO_DATA = {"data": None}
+BANK_TRANSFER = {
+    "transfer_reference": "MockFLWRef-1689847855598", "transfer_account": "0067100155", "transfer_bank": "Mock Bank",
+    "account_expiration": 1689847855598, "transfer_note": "Mock note", "transfer_amount": "5000.00",
+    "mode": "banktransfer",
+}  # fmt: skip
+REDIRECT = {"redirect": "https://flutterwave.example/captcha/verify/97639:6bd0", "mode": "redirect"}
+
+
+def a_charge(
+    method: str, details: PaymentDetails, amount: Money = NGN, phone: str = "+254712345678", **more: Any
+) -> Any:
+    customer = Customer(email="ada@customer.example", phone=phone, name="Ada")
+    return an_order(amount, method=method, details=details, customer=customer, **more)
+
+
+async def charge(reply: Reply, order: Any) -> tuple[Wire, Any]:
+    wire = Wire(reply)
+    adapter = wire.build(Flutterwave)
+    adapter.check(order)
+    return wire, await adapter.collect(order, PLAIN)
+
+
+COMMON = {
+    "tx_ref": REFERENCE,
+    "amount": "5000.00",
+    "currency": "NGN",
+    "email": "ada@customer.example",
+    "fullname": "Ada",
+    "phone_number": "254712345678",
+    "redirect_url": "https://shop.example/thanks",
+    "meta": {"transaction_id": "019c0000-0000-7000-8000-000000000001"},
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "details", "currency", "phone", "kind", "extra"),
+    [
+        ("bank", ACCOUNT, "NGN", "254712345678", "debit_ng_account",
+         {"account_bank": "044", "account_number": "0690000031"}),
+        ("bank_transfer", PaymentDetails(), "NGN", "254712345678", "bank_transfer", {"expires": 3600}),
+        ("ussd", PaymentDetails(bank_code="058"), "NGN", "254712345678", "ussd", {"account_bank": "058"}),
+        ("mobile_money", PaymentDetails(), "KES", "254712345678", "mpesa", {}),
+        ("mobile_money", WALLET, "GHS", "233542773934", "mobile_money_ghana", {"network": "MTN"}),
+        ("mobile_money", WALLET, "UGX", "256712345678", "mobile_money_uganda",
+         {"network": "MTN", "order_id": REFERENCE}),
+        ("mobile_money", WALLET, "RWF", "250712345678", "mobile_money_rwanda",
+         {"network": "MTN", "order_id": REFERENCE}),
+        ("mobile_money", WALLET, "ZMW", "260712345678", "mobile_money_zambia",
+         {"network": "MTN", "order_id": REFERENCE}),
+        ("mobile_money", PaymentDetails(operator="halopesa"), "TZS", "255712345678", "mobile_money_tanzania",
+         {"network": "Halopesa"}),
+        ("mobile_money", PaymentDetails(), "XAF", "237712345678", "mobile_money_franco", {"country": "CM"}),
+        ("mobile_money", PaymentDetails(), "XOF", "225712345678", "mobile_money_franco", {"country": "CI"}),
+    ],
+)  # fmt: skip
+async def test_a_direct_charge_as_flutterwave_receives_it(
+    method: str, details: PaymentDetails, currency: str, phone: str, kind: str, extra: dict[str, Any]
+) -> None:
+    amount = Money.parse("5000", currency)
+    wire, _ = await charge(charged(), a_charge(method, details, amount, "+" + phone))
+    (request,) = wire.requests
+    assert (request.url.path, dict(request.url.params)) == ("/charges", {"type": kind})
+    expected = COMMON | {"amount": amount.decimal_text(), "currency": currency, "phone_number": phone} | extra
+    assert wire.json == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"method": "card", "details": PaymentDetails()}, "/method"),
+        ({"method": None, "details": ACCOUNT}, "/method"),
+        ({"method": "qr", "details": PaymentDetails()}, "/method"),
+        ({"method": "bank", "details": ACCOUNT, "amount": Money(100, "USD")}, "/method"),
+        ({"method": "mobile_money", "details": WALLET, "amount": Money(100, "MWK")}, "/method"),
+        ({"method": "bank", "details": PaymentDetails(bank_code="044")}, "/payment_details/account_number"),
+        ({"method": "bank", "details": PaymentDetails()}, "/payment_details/bank_code"),
+        ({"method": "ussd", "details": PaymentDetails(ussd_code="737")}, "/payment_details/bank_code"),
+        ({"method": "mobile_money", "details": PaymentDetails(), "amount": UGX}, "/payment_details/operator"),
+        (
+            {"method": "mobile_money", "details": WALLET, "amount": UGX, "customer": Customer(email="a@b.example")},
+            "/customer/phone",
+        ),
+        ({"method": "mobile_money", "details": PaymentDetails(), "amount": Money(100, "XOF")}, "/customer/phone"),
+    ],
+)
+def test_a_direct_charge_that_cannot_be_made_points_at_the_reason(changes: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(OrderNotAcceptable) as refused:
+        Wire().build(Flutterwave).check(an_order(changes.pop("amount", NGN), **changes))
+    assert refused.value.pointer == pointer
+
+
+ENDS_AT = NOW + SESSION_LIFE
+
+
+@pytest.mark.parametrize(
+    ("reply", "method", "verdict", "action", "references"),
+    [
+        (
+            charged({"mode": "otp", "validate_instructions": "Enter the code of your bank"}),
+            "bank", Verdict.REQUIRES_ACTION,
+            NextAction(ActionType.OTP, display_text="Enter the code of your bank"),
+            (str(ID), f"awaiting:{FLW_REF}"),
+        ),
+        (
+            charged(REDIRECT, **NO_DATA),
+            "bank", Verdict.REQUIRES_ACTION,
+            NextAction(ActionType.REDIRECT, url=REDIRECT["redirect"], expires_at=ENDS_AT),
+            (f"awaiting:{REFERENCE}",),
+        ),
+        (
+            charged(meta={"authorization": {"mode": "redirect"}}, auth_url="https://bank.example/login"),
+            "bank", Verdict.REQUIRES_ACTION,
+            NextAction(ActionType.REDIRECT, url="https://bank.example/login", expires_at=ENDS_AT),
+            (str(ID), f"awaiting:{FLW_REF}"),
+        ),
+        (
+            charged({"mode": "ussd", "note": "*566*002*4517159#"}),
+            "ussd", Verdict.REQUIRES_ACTION,
+            NextAction(
+                ActionType.USSD, display_text="Dial *566*002*4517159# to pay.",
+                fields={"code": "*566*002*4517159#"}, expires_at=ENDS_AT,
+            ),
+            (str(ID), f"awaiting:{FLW_REF}"),
+        ),
+        (
+            charged(BANK_TRANSFER, **NO_DATA),
+            "bank_transfer", Verdict.REQUIRES_ACTION,
+            NextAction(
+                ActionType.TRANSFER,
+                display_text="Transfer exactly NGN 5000.00 to account 0067100155 at Mock Bank.",
+                fields={
+                    "account_number": "0067100155", "bank_name": "Mock Bank", "amount": "5000.00", "currency": "NGN"
+                },
+                expires_at=ENDS_AT,
+            ),
+            ("awaiting:MockFLWRef-1689847855598",),
+        ),
+        (charged(), "bank", Verdict.PROCESSING, None, (str(ID), f"submitted:{FLW_REF}")),
+        (charged({"mode": "pin", "fields": ["pin"]}, **NO_DATA), "bank", Verdict.UNKNOWN, None, ()),
+        (charged({"mode": "avs_noauth"}), "bank", Verdict.UNKNOWN, None, (str(ID),)),
+        (charged({"mode": "otp"}, flw_ref=None), "bank", Verdict.UNKNOWN, None, (str(ID),)),
+        (charged({"mode": "redirect", "redirect": "javascript:alert(1)"}, **NO_DATA), "bank", Verdict.UNKNOWN, None, ()),
+        (charged(BANK_TRANSFER | {"transfer_account": ""}, **NO_DATA), "bank_transfer", Verdict.UNKNOWN, None, ()),
+        (charged(BANK_TRANSFER | {"transfer_amount": "odd"}, **NO_DATA), "bank_transfer", Verdict.UNKNOWN, None, ()),
+        (charged(None, **NO_DATA), "bank", Verdict.UNKNOWN, None, ()),
+        (charged(tx_ref="someone-elses"), "bank", Verdict.UNKNOWN, None, ()),
+        (charged(status="sleeping"), "bank", Verdict.UNKNOWN, None, (str(ID),)),
+        (charged(status="successful"), "bank", Verdict.COMPLETED, None, (str(ID),)),
+        (charged(status="failed"), "bank", Verdict.DECLINED, None, ()),
+        (refusal(400, "Duplicate transaction reference"), "bank", Verdict.UNKNOWN, None, ()),
+        (refusal(400, "account_bank is required"), "bank", Verdict.REFUSED, None, ()),
+        (refusal(401, "Authorization required"), "bank", Verdict.REFUSED, None, ()),
+        (refusal(429, "Too many requests"), "bank", Verdict.REFUSED, None, ()),
+        (refusal(503, "An error occurred. Please contact support"), "bank", Verdict.UNKNOWN, None, ()),
+        (Reply(502, b"<html>"), "bank", Verdict.UNKNOWN, None, ()),
+    ],
+)  # fmt: skip
+async def test_a_direct_charge_says_what_comes_next(
+    reply: Reply, method: str, verdict: Verdict, action: NextAction | None, references: tuple[str, ...]
+) -> None:
+    details = {"bank": ACCOUNT, "ussd": PaymentDetails(bank_code="058"), "bank_transfer": PaymentDetails()}[method]
+    _, result = await charge(reply, a_charge(method, details))
+    assert (result.verdict, result.next_action, result.provider_references) == (verdict, action, references)
+    assert not result.session_open
+    assert result.session_ends_at == (ENDS_AT if verdict in (Verdict.REQUIRES_ACTION, Verdict.PROCESSING) else None)
+
+
+@pytest.mark.parametrize("authorization", [None, {"mode": "callback"}])
+async def test_a_wallets_owner_confirms_on_the_phone(authorization: Any) -> None:
+    kes = Money(500_000, "KES")
+    # Its processor says "Successful" while the charge is pending: as in the documented sample.
+    reply = charged(authorization, currency="KES", processor_response="Successful", flw_ref="2993238342")
+    _, result = await charge(reply, a_charge("mobile_money", PaymentDetails(), kes))
+    assert (result.verdict, result.paid) == (Verdict.REQUIRES_ACTION, None)
+    assert result.next_action.type is ActionType.HANDSET_PROMPT
+    assert result.provider_references == (str(ID), "awaiting:2993238342")
+
+
+async def test_an_account_number_that_is_repeated_is_not_told() -> None:
+    words = "Account 0690000031 is required"
+    _, result = await charge(refusal(400, words), a_charge("bank", ACCOUNT))
+    assert "0690000031" not in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("reply", "mark", "verdict"),
+    [
+        (verified(status="pending"), "awaiting:x", Verdict.REQUIRES_ACTION),
+        (verified(status="success-pending-validation"), "awaiting:x", Verdict.REQUIRES_ACTION),
+        (verified(), "awaiting:x", Verdict.COMPLETED),
+    ],
+)
+async def test_a_direct_charge_that_is_pending_waits_for_the_customer(
+    reply: Reply, mark: str, verdict: Verdict
+) -> None:
+    wire = Wire(reply)
+    result = await wire.build(Flutterwave).fetch(a_query(UGX, str(ID), mark), PLAIN)
+    assert (result.verdict, asked(wire)) == (verdict, [BY_ID])
+
+
+async def test_after_the_otp_a_pending_charge_is_processing() -> None:
+    query = a_query(UGX, str(ID), "awaiting:x", "submitted:x")
+    result = await Wire(verified(status="pending")).build(Flutterwave).fetch(query, PLAIN)
+    assert result.verdict is Verdict.PROCESSING
+
+
+async def test_a_failure_ends_a_direct_charge_which_has_no_page() -> None:
+    result = await Wire(FAILED, FAILED, listed()).build(Flutterwave).fetch(a_query(UGX, str(ID), "awaiting:x"), PLAIN)
+    assert (result.verdict, result.session_open, result.expirable) == (Verdict.DECLINED, False, True)
+
+
+# Validating with the bank's code
+
+OTP = Submission(ActionType.OTP, SecretStr("908172"))
+OPEN_CHARGE = a_query(NGN, str(ID), f"awaiting:{FLW_REF}")
+
+
+def validated(**changes: Any) -> Reply:
+    data = a_transaction(currency="NGN", flw_ref=FLW_REF) | changes
+    return Reply(200, {"status": "success", "message": "Charge validated", "data": data})
+
+
+async def test_an_otp_is_passed_on_with_the_charges_reference() -> None:
+    wire = Wire(validated())
+    result = await wire.build(Flutterwave).submit(OPEN_CHARGE, OTP, PLAIN)
+    assert wire.json == {"otp": "908172", "flw_ref": FLW_REF, "type": "account"}
+    assert (result.verdict, result.requested) == (Verdict.COMPLETED, NGN)
+    assert result.provider_references == (str(ID), f"submitted:{FLW_REF}")
+
+
+@pytest.mark.parametrize(
+    ("query", "submission"),
+    [
+        (a_query(NGN, str(ID)), OTP),
+        (a_query(NGN, f"submitted:{FLW_REF}"), OTP),
+        (OPEN_CHARGE, Submission(ActionType.PIN, SecretStr("3310"))),
+    ],
+)
+async def test_what_nobody_asked_for_is_not_sent(query: Any, submission: Submission) -> None:
+    wire = Wire(validated())
+    assert (await wire.build(Flutterwave).submit(query, submission, PLAIN)).verdict is Verdict.UNKNOWN
+    assert wire.requests == []
+
+
+async def test_an_otp_that_is_repeated_is_not_told() -> None:
+    for words in ("Invalid OTP 908172", "908172 is required"):
+        result = await Wire(refusal(400, words)).build(Flutterwave).submit(OPEN_CHARGE, OTP, PLAIN)
+        assert "908172" not in repr(result)
+    result = (
+        await Wire(validated(status="failed", processor_response="908172?"))
+        .build(Flutterwave)
+        .submit(OPEN_CHARGE, OTP, PLAIN)
+    )
+    assert (result.verdict, "908172" in repr(result)) == (Verdict.DECLINED, False)
+
+
+# Refunds, transfers, lookups: in shillings of Uganda, as above
+
+PAYMENT = a_payment(UGX, LINK, str(ID))
+PART = Money(2_000, "UGX")
+
+
+def a_refund_object(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": 8612, "account_id": 73362, "tx_id": ID, "flw_ref": "URF_1577867664541_3572735", "wallet_id": 74639,
+        "amount_refunded": 2_000, "status": "completed", "destination": "payment_source",
+        "meta": {"source": "availablebalance"}, "created_at": "2026-03-04T09:30:37.366Z",
+    } | changes  # fmt: skip
+
+
+def refunded(**changes: Any) -> Reply:
+    body = {"status": "success", "message": "Transaction refund initiated", "data": a_refund_object(**changes)}
+    return Reply(200, body)
+
+
+def refunds_listed(*items: Any, **page_info: Any) -> Reply:
+    body = {"status": "success", "message": "Refunds fetched", "data": list(items)}
+    return Reply(200, body | ({"meta": {"page_info": page_info}} if page_info else {}))
+
+
+REFUNDED = {"provider_references": ("8612",), "requested": PART}
+REFUND_CASES = (
+    Case("begun", refunded(), Verdict.PROCESSING, expected=REFUNDED | {"raw_status": "completed"}),
+    *(
+        Case(status, refunded(status=status), Verdict.PROCESSING, expected=REFUNDED)
+        for status in ("processing", "pending-momo")
+    ),
+    *(
+        Case(f"completed-{way}", refunded(status=f"completed-{way}"), Verdict.COMPLETED, expected=REFUNDED)
+        for way in ("bank-transfer", "momo", "mpgs", "offline", "preauth")
+    ),
+    Case(
+        "paid out",
+        refunded(status="completed-momo", meta={"disburse_status": "successful"}),
+        Verdict.COMPLETED,
+        expected=REFUNDED,
+    ),
+    Case(
+        "completed and yet not paid out",
+        refunded(status="completed-momo", meta={"disburse_status": "failed"}),
+        Verdict.UNKNOWN,
+    ),
+    Case("begun and paid out", refunded(meta={"disburse_status": "successful"}), Verdict.PROCESSING),
+    Case("failed", refunded(status="failed"), Verdict.DECLINED, "refund_failed", REFUNDED),
+    *(
+        Case(f"the status {status!r}", refunded(status=status), Verdict.UNKNOWN, expected=REFUNDED)
+        for status in ("completed-somehow", "Failed", "successful", "new", "")
+    ),
+    Case("of another transaction", refunded(tx_id=17), Verdict.UNKNOWN, expected={"provider_references": ()}),
+    Case("a number in text", refunded(id="8612", tx_id=str(ID)), Verdict.PROCESSING, expected=REFUNDED),
+    Case("without a number", refunded(id=None), Verdict.UNKNOWN),
+    Case("without an amount", refunded(amount_refunded=None), Verdict.UNKNOWN),
+    Case("an envelope that says no", Reply(200, {**refunded().body, "status": "error"}), Verdict.UNKNOWN),
+    Case("another status", Reply(201, refunded().body), Verdict.UNKNOWN),
+)
+UNVERIFIED_REFUND_WORDS = (
+    "Refund amount is greater than the transaction amount", "Transaction has been refunded", "Insufficient balance",
+    "No transaction was found for this id",
+)  # fmt: skip
+
+
+def a_transfer(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": 396_432, "account_number": "256712345678", "bank_code": "MPS", "full_name": "Alexis Sanchez",
+        "created_at": "2026-03-04T09:30:21.000Z", "currency": "UGX", "debit_currency": "UGX", "amount": 5_000, "fee": 500,
+        "status": "NEW", "reference": REFUND_REFERENCE, "meta": None, "narration": "Withdrawal", "complete_message": "",
+        "requires_approval": 0, "is_approved": 1, "bank_name": "FA-BANK",
+    } | changes  # fmt: skip
+
+
+def transferred(**changes: Any) -> Reply:
+    body = {"status": "success", "message": "Transfer Queued Successfully", "data": a_transfer(**changes)}
+    return Reply(200, body)
+
+
+def transfers_listed(*items: Any) -> Reply:
+    return Reply(200, {"status": "success", "message": "Transfers fetched", "data": list(items)})
+
+
+SENT = {"provider_references": ("396432",), "reference": REFUND_REFERENCE}
+TRANSFER_CASES = (
+    Case("queued", transferred(), Verdict.PROCESSING, expected=SENT | {"raw_status": "NEW", "requested": None}),
+    Case("pending", transferred(status="PENDING"), Verdict.PROCESSING, expected=SENT),
+    Case(
+        "successful",
+        transferred(status="SUCCESSFUL", complete_message="Transaction was successful"),
+        Verdict.COMPLETED,
+        expected=SENT | {"requested": UGX, "fee": Money(500, "UGX"), "paid": None},
+    ),
+    Case(
+        "waiting for somebody's approval",
+        transferred(requires_approval=1, is_approved=0),
+        Verdict.REQUIRES_ACTION,
+        expected=SENT,
+    ),
+    Case("approved", transferred(requires_approval=1, is_approved=1), Verdict.PROCESSING, expected=SENT),
+    Case(
+        "no balance",
+        transferred(status="FAILED", complete_message="DISBURSE FAILED: Insufficient funds in customer wallet"),
+        Verdict.DECLINED,
+        "provider_balance",
+        SENT,
+    ),
+    Case(
+        "failed",
+        transferred(status="FAILED", complete_message="beneficiary_name is required"),
+        Verdict.DECLINED,
+        "payout_failed",
+        SENT,
+    ),
+    *(
+        Case(f"the status {status!r}", transferred(status=status), Verdict.UNKNOWN, expected=SENT | {"requested": None})
+        for status in ("successful", "INITIATED", "CANCELLED", "")
+    ),
+    Case("another's", transferred(reference="someone-elses"), Verdict.UNKNOWN, expected={"provider_references": ()}),
+    Case("successful without an amount", transferred(status="SUCCESSFUL", amount=None), Verdict.UNKNOWN),
+    Case("an envelope that says no", Reply(200, {**transferred().body, "status": "error"}), Verdict.UNKNOWN),
+)
+WALLET_IN_UGANDA = Destination(DestinationType.MOBILE_MONEY, account_name="Alexis Sanchez", phone="+256712345678")
+ACCOUNT_IN_NIGERIA = Destination(DestinationType.BANK_ACCOUNT, bank_code="044", account_number="0690000040")
+ASKED_IN_VAIN = (
+    Case("no key", refusal(401, "Authorization required"), Verdict.UNKNOWN),
+    Case("too many", refusal(429, "Too many requests"), Verdict.UNKNOWN),
+    Case("not found", refusal(404, "Transaction not found"), Verdict.UNKNOWN),
+)
+NOT_ACCEPTED = (
+    Case("no key", refusal(401, "Authorization required"), Verdict.REFUSED, "authentication_failed"),
+    Case("too many", refusal(429, "Too many requests"), Verdict.REFUSED, "rate_limited"),
+    Case("a field is missing", refusal(400, "amount is required"), Verdict.REFUSED, "invalid_request"),
+    Case("the gateway waited", refusal(503, "An error occurred. Please contact support"), Verdict.UNKNOWN),
+)
+BANKS = Reply(
+    200,
+    {
+        "status": "success",
+        "message": "Banks fetched successfully",
+        "data": [{"id": 132, "code": "560", "name": "Page MFBank"}, {"id": 1, "code": "044", "name": "Access Bank"}],
+    },
+)
+HOLDER = Reply(
+    200,
+    {
+        "status": "success",
+        "message": "Account details fetched",
+        "data": {"account_number": "0690000040", "account_name": "Pastor Bright"},
+    },
+)
+
+
+class TestFlutterwaveVerbs(VerbsContract):
+    adapter = Flutterwave
+    credentials = PLAIN
+    secrets = ("FLWSECK_TEST-suiteone-X",)
+    verbs = (
+        Verb(
+            "collect",
+            (a_charge("mobile_money", WALLET, UGX),),
+            charged(REDIRECT, amount=5_000, currency="UGX"),
+            "/charges",
+            money=UGX,
+            label="a direct charge",
+        ),
+        Verb(
+            "submit",
+            (a_query(UGX, f"awaiting:{FLW_REF}"), OTP),
+            validated(currency="UGX"),
+            "/validate-charge",
+            money=UGX,
+            cases=(
+                Case("paid", validated(currency="UGX"), Verdict.COMPLETED, expected={"requested": UGX}),
+                Case(
+                    "not yet",
+                    validated(currency="UGX", status="pending"),
+                    Verdict.PROCESSING,
+                    expected={"provider_references": (str(ID), f"submitted:{FLW_REF}")},
+                ),
+                Case(
+                    "declined",
+                    validated(status="failed", processor_response="Insufficient Funds"),
+                    Verdict.DECLINED,
+                    "insufficient_funds",
+                    {"session_open": False},
+                ),
+                Case("another's", validated(tx_ref="someone-elses"), Verdict.UNKNOWN),
+                Case("in whatever words", refusal(400, "The code was wrong"), Verdict.UNKNOWN),
+                *NOT_ACCEPTED,
+            ),
+        ),
+        Verb(
+            "refund",
+            (a_refund(PART, PAYMENT),),
+            refunded(),
+            f"/transactions/{ID}/refund",
+            cases=(
+                *REFUND_CASES,
+                *NOT_ACCEPTED,
+                *(Case(words, refusal(400, words), Verdict.UNKNOWN) for words in UNVERIFIED_REFUND_WORDS),
+            ),
+            money=PART,
+        ),
+        Verb(
+            "fetch_refund",
+            (a_refund_query(PART, PAYMENT, "8612"),),
+            refunded(status="completed-mpgs"),
+            "/refunds/8612",
+            method="GET",
+            cases=(*REFUND_CASES, *ASKED_IN_VAIN),
+            asks=True,
+            money=PART,
+        ),
+        Verb(
+            "fetch_refund",
+            (a_refund_query(PART, PAYMENT),),
+            refunds_listed(a_refund_object(status="completed-mpgs"), total_pages=1),
+            "/refunds",
+            method="GET",
+            cases=(*ASKED_IN_VAIN, Case("none", refunds_listed(), Verdict.UNKNOWN)),
+            asks=True,
+            money=PART,
+            label="a refund found in the list",
+        ),
+        Verb(
+            "pay_out",
+            (a_payout(UGX, WALLET_IN_UGANDA),),
+            transferred(),
+            "/transfers",
+            cases=(
+                *TRANSFER_CASES,
+                *NOT_ACCEPTED,
+                Case("a duplicate", refusal(400, "Transfer with reference already exists"), Verdict.UNKNOWN),
+                Case(
+                    "an account that is shunned",
+                    refusal(400, "Payout was made to a blacklisted account number"),
+                    Verdict.REFUSED,
+                    "destination_not_allowed",
+                ),
+                Case(
+                    "an address that is not listed",
+                    refusal(400, "Please enable IP Whitelisting to access this service"),
+                    Verdict.REFUSED,
+                    "configuration_error",
+                ),
+            ),
+            money=UGX,
+        ),
+        Verb(
+            "fetch_payout",
+            (a_payout_query(UGX, "396432"),),
+            transferred(status="SUCCESSFUL"),
+            "/transfers/396432",
+            method="GET",
+            cases=(*TRANSFER_CASES, *ASKED_IN_VAIN),
+            asks=True,
+            money=UGX,
+        ),
+        Verb(
+            "fetch_payout",
+            (a_payout_query(UGX),),
+            transfers_listed(a_transfer(status="SUCCESSFUL")),
+            "/transfers",
+            method="GET",
+            cases=(
+                *ASKED_IN_VAIN,
+                Case("none", transfers_listed(), Verdict.UNKNOWN),
+                Case("another's", transfers_listed(a_transfer(reference="x")), Verdict.UNKNOWN),
+                Case("two", transfers_listed(a_transfer(), a_transfer(id=17)), Verdict.UNKNOWN),
+                Case(
+                    "among others", transfers_listed("odd", a_transfer(reference="x"), a_transfer()), Verdict.PROCESSING
+                ),
+            ),
+            asks=True,
+            money=UGX,
+            label="a transfer found by our reference",
+        ),
+        Verb("banks", ("NGN",), BANKS, "/banks/NG", method="GET", lookup=True),
+        Verb("resolve_account", (ACCOUNT_IN_NIGERIA,), HOLDER, "/accounts/resolve", lookup=True),
+    )
+
+
+def test_what_it_can_do_follows_from_what_it_has() -> None:
+    adapter = Wire().build(Flutterwave)
+    for capability in (Collects, TakesOtp, Refunds, PaysOut, ListsBanks):
+        assert isinstance(adapter, capability)
+
+
+async def test_a_refund_as_flutterwave_receives_it() -> None:
+    wire = Wire(refunded())
+    adapter, order = wire.build(Flutterwave), a_refund(Money(2_050, "NGN"), a_payment(NGN, LINK, "17", str(ID)))
+    adapter.check_refund(order)
+    await adapter.refund(order, PLAIN)
+    assert wire.json == {"amount": 20.5, "comments": f"Returned goods ({REFUND_REFERENCE})"}
+    assert wire.requests[0].content.startswith(b'{"amount":20.5,')
+    assert wire.requests[0].url.path == f"/transactions/{ID}/refund"
+
+
+def test_a_refund_of_a_transaction_whose_number_is_unknown_cannot_be_made() -> None:
+    with pytest.raises(OrderNotAcceptable) as refused:
+        Wire().build(Flutterwave).check_refund(a_refund(PART, a_payment(UGX, LINK, "awaiting:17")))
+    assert refused.value.pointer == ""
+
+
+async def found(*replies: Reply, **changes: Any) -> tuple[Wire, Any]:
+    wire = Wire(*replies)
+    return wire, await wire.build(Flutterwave).fetch_refund(a_refund_query(PART, PAYMENT, **changes), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("items", "taken", "identity"),
+    [
+        ([{}], (), "8612"),
+        ([{}], ("8612",), None),
+        ([{}, {"id": 8613}], ("8612",), "8613"),
+        ([{"id": 8613}, {}], (), "8612"),  # of two alike the oldest
+        ([{}, {"id": 8613, "comments": f"Returned ({REFUND_REFERENCE})"}], (), "8613"),
+        ([{"tx_id": 17}, {"amount_refunded": 2_001}, {"amount_refunded": "odd"}], (), None),
+        ([{"created_at": "2026-03-04T09:19:00.000Z"}], (), None),  # made before ours was ordered
+        ([{"created_at": "2026-03-04T09:25:00.000Z"}], (), "8612"),  # their clock may be slow
+        ([{"created_at": None}, {"created_at": "2026-03-04"}, {"created_at": "2026-03-04T09:31:00"}], (), None),
+    ],
+)
+async def test_a_refund_whose_answer_was_lost_is_found_by_transaction_and_amount(
+    items: list[dict[str, Any]], taken: tuple[str, ...], identity: str | None
+) -> None:
+    _, result = await found(refunds_listed("odd", *(a_refund_object(**item) for item in items)), taken=taken)
+    if identity is None:
+        assert (result.verdict, result.raw_status) == (Verdict.UNKNOWN, "not listed")
+    else:
+        assert (result.verdict, result.provider_references) == (Verdict.PROCESSING, (identity,))
+
+
+async def test_every_page_of_the_refunds_is_read() -> None:
+    other = refunds_listed(a_refund_object(tx_id=17), total_pages=2)
+    wire, result = await found(other, refunds_listed(a_refund_object(), total_pages=2))
+    assert result.provider_references == ("8612",)
+    assert [dict(request.url.params) for request in wire.requests] == [
+        {"from": "2026-03-03", "to": "2026-03-05", "page": page} for page in ("1", "2")
+    ]
+    wire, result = await found(refunds_listed(a_refund_object(), total_pages=21))
+    assert (result.verdict, len(wire.requests)) == (Verdict.UNKNOWN, 20)
+
+
+async def test_a_transfer_as_flutterwave_receives_it() -> None:
+    wire = Wire(transferred())
+    adapter = wire.build(Flutterwave)
+    order = a_payout(Money(550_050, "NGN"), ACCOUNT_IN_NIGERIA, description=None)
+    adapter.check_payout(order)
+    await adapter.pay_out(order, PLAIN)
+    assert wire.json == {
+        "account_bank": "044",
+        "account_number": "0690000040",
+        "amount": 5500.5,
+        "currency": "NGN",
+        "debit_currency": "NGN",
+        "reference": REFUND_REFERENCE,
+        "narration": "Payout",
+    }
+    wire = Wire(transferred())
+    await wire.build(Flutterwave).pay_out(a_payout(UGX, WALLET_IN_UGANDA), PLAIN)
+    assert (wire.json["account_bank"], wire.json["account_number"]) == ("MPS", "256712345678")
+    assert (wire.json["amount"], wire.json["beneficiary_name"]) == (5_000, "Alexis Sanchez")
+    assert b'"amount":5000,' in wire.requests[0].content
+
+
+NAMED = {"account_name": "Alexis Sanchez"}
+BANK, MOBILE = DestinationType.BANK_ACCOUNT, DestinationType.MOBILE_MONEY
+
+
+@pytest.mark.parametrize(
+    ("currency", "destination", "pointer"),
+    [
+        ("JPY", ACCOUNT_IN_NIGERIA, "/currency"),
+        ("USD", ACCOUNT_IN_NIGERIA, "/currency"),
+        ("NGN", Destination(BANK, account_number="0690000040"), "/destination/bank_code"),
+        ("NGN", Destination(BANK, bank_code="044"), "/destination/account_number"),
+        ("NGN", Destination(MOBILE, phone="+2348012345678"), "/destination/type"),
+        ("GHS", Destination(BANK, bank_code="GH280100", account_number="1", **NAMED), "/destination/type"),
+        ("KES", Destination(BANK, bank_code="01", account_number="1"), "/destination/account_name"),
+        ("KES", Destination(MOBILE, **NAMED), "/destination/phone"),
+        ("KES", Destination(MOBILE, bank_code="MTN", phone="+254712345678", **NAMED), "/destination/bank_code"),
+        ("GHS", Destination(MOBILE, phone="+233542773934", **NAMED), "/destination/bank_code"),
+        ("UGX", Destination(MOBILE, phone="+256712345678"), "/destination/account_name"),
+    ],
+)
+def test_a_transfer_that_cannot_be_sent_points_at_the_reason(
+    currency: str, destination: Destination, pointer: str
+) -> None:
+    with pytest.raises(OrderNotAcceptable) as refused:
+        Wire().build(Flutterwave).check_payout(a_payout(Money(100, currency), destination))
+    assert refused.value.pointer == pointer
+
+
+@pytest.mark.parametrize(
+    ("currency", "destination"),
+    [
+        ("NGN", ACCOUNT_IN_NIGERIA),
+        ("KES", Destination(MOBILE, phone="+254712345678", **NAMED)),
+        ("GHS", Destination(MOBILE, bank_code="MTN", phone="+233542773934", **NAMED)),
+        ("ZAR", Destination(BANK, bank_code="FNB", account_number="62000000000", **NAMED)),
+    ],
+)
+def test_a_transfer_that_can_be_sent_is_accepted(currency: str, destination: Destination) -> None:
+    Wire().build(Flutterwave).check_payout(a_payout(Money(100, currency), destination))
+
+
+async def test_banks_and_operators_are_listed_by_currency() -> None:
+    adapter = Wire(BANKS).build(Flutterwave)
+    assert await adapter.banks("NGN", PLAIN) == [Bank("560", "Page MFBank", "NGN"), Bank("044", "Access Bank", "NGN")]
+    assert (await adapter.banks("KES", PLAIN))[-1] == Bank("MPS", "M-PESA", "KES", MOBILE)
+    wire = Wire(BANKS)
+    operators = await wire.build(Flutterwave).banks("GHS", PLAIN)
+    assert ({bank.code for bank in operators}, wire.requests) == ({"MTN", "VODAFONE", "TIGO"}, [])
+    with pytest.raises(LookupFailed) as failed:
+        await wire.build(Flutterwave).banks("JPY", PLAIN)
+    assert failed.value.failure.code == "currency_not_supported"
+
+
+async def test_an_operator_that_is_among_the_banks_is_listed_once() -> None:
+    data = [{"id": 1, "code": "MPS", "name": "M-Pesa"}, {"id": 2, "code": "", "name": "odd"}]
+    reply = Reply(200, {"status": "success", "message": "Banks fetched successfully", "data": data})
+    assert await Wire(reply).build(Flutterwave).banks("KES", PLAIN) == [Bank("MPS", "M-PESA", "KES", MOBILE)]
+
+
+async def test_whose_account_it_is() -> None:
+    wire = Wire(HOLDER)
+    holder = await wire.build(Flutterwave).resolve_account(ACCOUNT_IN_NIGERIA, PLAIN)
+    assert holder == AccountHolder("Pastor Bright", "0690000040", "044")
+    assert wire.json == {"account_number": "0690000040", "account_bank": "044"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (refusal(400, "Sorry, recipient account could not be validated. Please try again"), "account_not_found"),
+        (refusal(400, "account_bank is required"), "invalid_request"),
+        (refusal(401, "Authorization required"), "authentication_failed"),
+        (refusal(503, "An error occurred. Please contact support"), None),
+        (Reply(400, {"message": "odd"}), None),
+    ],
+)
+async def test_an_account_that_is_not_found_is_told_apart_from_silence(reply: Reply, code: str | None) -> None:
+    with pytest.raises(LookupFailed) as failed:
+        await Wire(reply).build(Flutterwave).resolve_account(ACCOUNT_IN_NIGERIA, PLAIN)
+    assert (failed.value.failure.code if failed.value.failure else None) == code
+
+
+async def test_a_wallet_has_no_holder_to_be_asked_for() -> None:
+    wire = Wire(HOLDER)
+    with pytest.raises(LookupFailed) as failed:
+        await wire.build(Flutterwave).resolve_account(WALLET_IN_UGANDA, PLAIN)
+    assert (failed.value.failure.code, wire.requests) == ("lookup_not_offered", [])
+
+
 # The description of the API
+
+
+async def test_every_direct_charge_and_otp_fits_the_description() -> None:
+    spec = specs.flutterwave()
+    phones = {"XAF": "+237712345678", "XOF": "+221712345678"}
+    for (currency, method), kind in CHARGES.items():
+        details = PaymentDetails("058", SecretStr("0690000031"), "mtn")
+        order = a_charge(str(method), details, Money(500, currency), phones.get(currency, "+254712345678"))
+        wire, _ = await charge(charged(), order)
+        specs.validate_request(spec, "POST", "/charges", "application/json", params={"type": kind}, body=wire.json)
+    wire = Wire(validated())
+    await wire.build(Flutterwave).submit(OPEN_CHARGE, OTP, PLAIN)
+    specs.validate_request(spec, "POST", "/validate-charge", "application/json", body=wire.json)
+
+
+async def test_every_transfer_and_lookup_fits_the_description() -> None:
+    spec = specs.flutterwave()
+    for order in (a_payout(Money(550_050, "NGN"), ACCOUNT_IN_NIGERIA), a_payout(UGX, WALLET_IN_UGANDA)):
+        wire = Wire(transferred())
+        await wire.build(Flutterwave).pay_out(order, PLAIN)
+        specs.validate_request(spec, "POST", "/transfers", "application/json", body=wire.json)
+    wire = Wire(HOLDER)
+    await wire.build(Flutterwave).resolve_account(ACCOUNT_IN_NIGERIA, PLAIN)
+    specs.validate_request(spec, "POST", "/accounts/resolve", "application/json", body=wire.json)
 
 
 async def test_every_request_fits_the_description() -> None:

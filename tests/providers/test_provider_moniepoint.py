@@ -1,6 +1,7 @@
 """Moniepoint's adapter against replies in the shapes of developers.monnify.com and of Monnify's own client libraries."""
 
 import asyncio
+import dataclasses
 import hmac
 import json
 from collections.abc import Mapping
@@ -10,14 +11,27 @@ from typing import Any, ClassVar
 
 import httpx
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from payflow.core.money import Money
 from payflow.gateway.contract import (
+    AccountHolder,
     ActionType,
+    Bank,
     Customer,
+    Destination,
+    DestinationType,
+    ListsBanks,
+    LookupFailed,
     NextAction,
     Operation,
+    OrderNotAcceptable,
+    PaysOut,
+    Query,
+    Refunds,
+    Result,
+    Submission,
+    TakesOtp,
     Trust,
     Verdict,
     WebhookMalformed,
@@ -41,11 +55,22 @@ from tests.providers.contract_suite import (
     build,
     variants,
 )
+from tests.providers.verbs_suite import (
+    REFUND_REFERENCE,
+    Verb,
+    VerbsContract,
+    a_payment,
+    a_payout,
+    a_payout_query,
+    a_refund,
+    a_refund_query,
+)
 
 PLAIN: dict[str, Any] = {
     "api_key": "MK_TEST_SUITEONE",
     "secret_key": "suite-monnify-secret-one",
     "contract_code": "7059707855",
+    "source_account_number": "9988776655",
 }
 CREDENTIALS = MoniepointCredentials.model_validate(PLAIN)
 OTHER = MoniepointCredentials.model_validate({**PLAIN, "api_key": "MK_TEST_SUITETWO", "secret_key": "suite-secret-two"})
@@ -254,6 +279,14 @@ ACTIVITY = event("ACCOUNT_ACTIVITY", amount=50, currency="566", reference="activ
     "metaData": {"senderAccount": "1"}
 }
 
+
+def failed_disbursement(text: str) -> dict[str, Any]:
+    return event(
+        "FAILED_DISBURSEMENT",
+        **{**DISBURSED["eventData"], "status": "FAILED", "transactionDescription": text, "sessionId": ""},
+    )
+
+
 SUBSCRIBED = "Merchant is not permitted to perform this operation"
 EXPIRED_TOKEN = Reply(401, {"error": "invalid_token", "error_description": "Access token expired: eyJsuite.token.one"})
 MISSING = "There's no transaction matching supplied reference. Please check and try again."
@@ -451,7 +484,12 @@ class TestMoniepointContract(SignedWebhooks, ProviderContract):
             for word in ("FAILED", "ABANDONED", "CANCELLED", "EXPIRED")
         ),
         Case("REVERSED", queried(paymentStatus="REVERSED"), Verdict.REVERSED, expected={"expirable": False}),
-        Case("REFUNDED", queried(paymentStatus="REFUNDED"), Verdict.REVERSED, expected={"expirable": False}),
+        Case(
+            "REFUNDED, which refunds tell themselves",
+            queried(paymentStatus="REFUNDED"),
+            Verdict.UNKNOWN,
+            expected={"raw_status": "REFUNDED", "expirable": False, "paid": None},
+        ),
         *(
             Case(
                 f"a status nobody knows: {word}", queried(paymentStatus=word), Verdict.UNKNOWN, expected={"paid": None}
@@ -557,35 +595,83 @@ class TestMoniepointContract(SignedWebhooks, ProviderContract):
             DISBURSED,
             {
                 "operation": Operation.PAYOUT,
-                "dedupe_key": "SUCCESSFUL_DISBURSEMENT:ref1615947809303",
+                "dedupe_key": "SUCCESSFUL_DISBURSEMENT:ref1615947809303:SUCCESS",
                 "references": ("ref1615947809303",),
                 "provider_references": ("MFDS|20210317032332|002431",),
+                "payment_references": (),
+            },
+            {
+                "verdict": Verdict.COMPLETED,
+                "reference": "ref1615947809303",
+                "provider_references": ("MFDS|20210317032332|002431",),
+                "requested": Money(1_000, "NGN"),
+                "fee": Money(800, "NGN"),
             },
         ),
         EventCase(
             "a disbursement that failed",
+            failed_disbursement("Dormant account"),
+            {"operation": Operation.PAYOUT, "dedupe_key": "FAILED_DISBURSEMENT:ref1615947809303:FAILED"},
+            {"verdict": Verdict.DECLINED, "raw_status": "FAILED"},
+            "transfer_failed",
+        ),
+        EventCase(
+            "a disbursement that failed, but may still arrive",
+            failed_disbursement("Timeout waiting for response from destination bank"),
+            {"operation": Operation.PAYOUT},
+            {"verdict": Verdict.UNKNOWN, "raw_status": "FAILED"},
+        ),
+        EventCase(
+            "a disbursement whose status is not what its event says",
             {**DISBURSED, "eventType": "FAILED_DISBURSEMENT"},
-            {"operation": Operation.PAYOUT, "dedupe_key": "FAILED_DISBURSEMENT:ref1615947809303"},
+            {"operation": Operation.PAYOUT, "dedupe_key": "FAILED_DISBURSEMENT:ref1615947809303:SUCCESS"},
+            {"verdict": Verdict.UNKNOWN},
         ),
         EventCase(
             "a disbursement that came back, as published",
             REVERSED,
-            {"operation": Operation.PAYOUT, "references": ("662d2dcf22132ea227db164e-1715631494637",)},
+            {
+                "operation": Operation.PAYOUT,
+                "references": ("662d2dcf22132ea227db164e-1715631494637",),
+                "dedupe_key": "REVERSED_DISBURSEMENT:662d2dcf22132ea227db164e-1715631494637:REVERSED",
+            },
+            {"verdict": Verdict.REVERSED, "requested": Money(14_570_800, "NGN"), "fee": Money(800, "NGN")},
         ),
         EventCase(
             "a refund, as published",
             REFUNDED,
             {
                 "operation": Operation.REFUND,
-                "dedupe_key": "SUCCESSFUL_REFUND:ref001",
+                "dedupe_key": "SUCCESSFUL_REFUND:ref001:COMPLETED",
                 "references": ("ref001",),
-                "provider_references": ("MNFY|20190816083102|000021",),
+                "provider_references": ("ref001",),
+                "payment_references": ("MNFY|20190816083102|000021",),
+            },
+            {
+                "verdict": Verdict.COMPLETED,
+                "raw_status": "COMPLETED",
+                "reference": None,
+                "provider_references": ("ref001",),
+                "requested": Money(1_000, "NGN"),
             },
         ),
         EventCase(
             "a refund that failed",
+            event("FAILED_REFUND", **{**REFUNDED["eventData"], "refundStatus": "FAILED", "completedOn": None}),
+            {"operation": Operation.REFUND, "dedupe_key": "FAILED_REFUND:ref001:FAILED"},
+            {"verdict": Verdict.DECLINED, "requested": Money(1_000, "NGN")},
+            "refund_failed",
+        ),
+        EventCase(
+            "a refund whose status is not what its event says",
             {**REFUNDED, "eventType": "FAILED_REFUND"},
-            {"operation": Operation.REFUND, "dedupe_key": "FAILED_REFUND:ref001"},
+            {"operation": Operation.REFUND, "dedupe_key": "FAILED_REFUND:ref001:COMPLETED"},
+            {"verdict": Verdict.UNKNOWN},
+        ),
+        EventCase(
+            "a refund that has only begun, which no official page knows",
+            event("PENDING_REFUND", **{**REFUNDED["eventData"], "refundStatus": "PENDING"}),
+            {"operation": Operation.REFUND, "references": ("ref001",), "dedupe_key": None},
         ),
         EventCase(
             "a settlement, as published",
@@ -931,3 +1017,606 @@ def test_an_event_that_moves_something_names_what(kind: str, missing: str) -> No
 def test_the_address_that_monnify_publishes_is_declared() -> None:
     assert Moniepoint.declaration.webhook_sources == {"35.242.133.146"}
     assert not Moniepoint.declaration.webhook_token
+
+
+# Refunds, transfers, banks
+
+PAYMENT = a_payment(Money(50_000, "NGN"), MNFY)
+ACCOUNT_HELD = Destination(DestinationType.BANK_ACCOUNT, "Ada Lovelace", "058", "0123456789")
+REFUND_PATH = "/api/v1/refunds/initiate-refund"
+TRANSFER_PATH = "/api/v2/disbursements/single"
+OTP_PATH = "/api/v2/disbursements/single/validate-otp"
+SUMMARY_PATH = "/api/v2/disbursements/single/summary"
+MFDS = "MFDS87620260627093249000027JDW8UZ"
+RIGHT = "40538652"
+OTP = Submission(ActionType.OTP, SecretStr(RIGHT))
+ASKED_FOR = NextAction(ActionType.OTP, display_text="Enter the code that Monnify has mailed to the merchant.")
+# Ours as above, and fifteen minutes before and after the time that the suite's adapters are told.
+OLD_REFUND = dataclasses.replace(a_refund_query(NGN, PAYMENT), created_at=NOW - timedelta(minutes=15))
+NEW_REFUND = dataclasses.replace(
+    a_refund_query(NGN, PAYMENT), created_at=NOW - timedelta(minutes=15) + timedelta(seconds=1)
+)
+
+
+def refunded(**changes: Any) -> Reply:
+    """As published, with our reference."""
+    return granted(
+        {
+            "refundReference": REFUND_REFERENCE,
+            "transactionReference": MNFY,
+            "refundReason": "Returned goods",
+            "customerNote": "Refund",
+            "refundAmount": 100,
+            "refundType": "PARTIAL_REFUND",
+            "refundStatus": "PENDING",
+            "refundStrategy": "MERCHANT_WALLET",
+            "comment": "Transaction refund is in progress.",
+            "createdOn": "02/08/2022 03:35:22 AM",
+        }
+        | changes
+    )
+
+
+def disbursed(**changes: Any) -> Reply:
+    """The answer to an order, as seen at the sandbox."""
+    return granted(
+        {
+            "amount": 100,
+            "reference": REFUND_REFERENCE,
+            "status": "SUCCESS",
+            "dateCreated": "2026-06-27T08:32:49.289+00:00",
+            "totalFee": 10.00,
+            "destinationAccountName": "Ada Lovelace",
+            "destinationBankName": "GTBank",
+            "destinationAccountNumber": "0123456789",
+            "destinationBankCode": "058",
+            "comment": "Transaction successful",
+        }
+        | changes
+    )
+
+
+def summary(**changes: Any) -> Reply:
+    """The answer to a question, as seen at the sandbox."""
+    return granted(
+        {
+            "amount": 100.00,
+            "reference": REFUND_REFERENCE,
+            "narration": "SDK test disbursement",
+            "currency": "NGN",
+            "fee": 10.00,
+            "twoFaEnabled": False,
+            "status": "SUCCESS",
+            "transactionDescription": "Transaction successful",
+            "transactionReference": MFDS,
+            "createdOn": "2026-06-27T08:32:49.000+00:00",
+            "sourceAccountNumber": "9988776655",
+            "destinationAccountNumber": "0123456789",
+            "destinationAccountName": "Ada Lovelace",
+            "destinationBankCode": "058",
+            "destinationBankName": "GTBank",
+        }
+        | changes
+    )
+
+
+REFUND_WORDS = (
+    ("PENDING", Verdict.PROCESSING, None),
+    ("IN_PROGRESS", Verdict.PROCESSING, None),
+    ("FAILED", Verdict.DECLINED, "refund_failed"),
+    *((odd, Verdict.UNKNOWN, None) for odd in ("SUCCESS", "completed", "INVENTED", "", None, 7)),
+)
+REFUND_CODES = (
+    ("R1", "payment_not_found"),
+    ("R2", "refund_not_possible"),
+    ("R3", "refund_too_large"),
+    ("R4", "refund_too_small"),
+    ("R5", "insufficient_balance"),
+    ("R6", "refund_account_missing"),
+    ("R8", "invalid_request"),
+    ("R12", "already_refunded"),
+)
+NO_TELLING = ("R7", "R9", "R10", "R11", "M01", "M02", "99", "R99", "D02", "D05", "")
+TRANSFER_WORDS = (
+    ("PENDING", Verdict.PROCESSING, None, None),
+    ("AWAITING_PROCESSING", Verdict.PROCESSING, None, None),
+    ("IN_PROGRESS", Verdict.PROCESSING, None, None),
+    ("PENDING_AUTHORIZATION", Verdict.REQUIRES_ACTION, None, ASKED_FOR),
+    ("COMPLETED", Verdict.COMPLETED, None, None),
+    ("FAILED", Verdict.DECLINED, "transfer_failed", None),
+    ("EXPIRED", Verdict.DECLINED, "expired", None),
+    ("REVERSED", Verdict.REVERSED, None, None),
+    *((odd, Verdict.UNKNOWN, None, None) for odd in ("PAID", "success", "INVENTED", "", None, 7)),
+)
+MAY_STILL_ARRIVE = (
+    "Timeout waiting for response from destination bank",
+    "Transaction timed out",
+    "NIP response delayed",
+    "Destination bank not available",
+    "Beneficiary bank is unavailable",
+    "Invalid session ID",
+    "Invalid response code from beneficiary institution",
+    "Destination system malfunction",
+    "Unable to complete request at this time",
+    "Processing in progress",
+    "Processor malfunction",
+)
+
+
+def shared_refusals(path: str) -> tuple[Case, ...]:
+    return (
+        Case("not enabled", refusal(403, SUBSCRIBED), Verdict.REFUSED, "configuration_error"),
+        Case("too many", refusal(429, "Too many requests"), Verdict.REFUSED, "rate_limited"),
+        Case("bad credentials", refusal(401, "bad credentials"), Verdict.REFUSED, "authentication_failed"),
+        Case("an ended token, twice", EXPIRED_TOKEN, Verdict.REFUSED, "authentication_failed"),
+        Case("server error", refusal(500, "An error occurred"), Verdict.UNKNOWN),
+        Case("a success that says no", Reply(200, {**refunded().body, "requestSuccessful": False}), Verdict.UNKNOWN),
+        Case("forbidden, as Spring says it", Reply(403, {"status": 403, "path": path}), Verdict.UNKNOWN),
+    )
+
+
+class TestMoniepointVerbs(VerbsContract):
+    adapter = Moniepoint
+    credentials = CREDENTIALS
+    secrets = ("suite-monnify-secret-one", "MK_TEST_SUITEONE", RIGHT)
+    preliminary: ClassVar = {LOGIN: TOKEN}
+
+    verbs = (
+        Verb(
+            "refund",
+            (a_refund(NGN, PAYMENT),),
+            accepted=refunded(),
+            path=REFUND_PATH,
+            money=NGN,
+            cases=(
+                Case(
+                    "accepted",
+                    refunded(),
+                    Verdict.PROCESSING,
+                    expected={
+                        "raw_status": "PENDING",
+                        "provider_references": (REFUND_REFERENCE,),
+                        "requested": NGN,
+                        "paid": None,
+                        "amount_bound": False,
+                    },
+                ),
+                Case(
+                    "completed, beside words that it is in progress, as published",
+                    refunded(refundStatus="COMPLETED"),
+                    Verdict.PROCESSING,
+                    expected={"raw_status": "COMPLETED", "requested": NGN},
+                ),
+                Case("completed", refunded(refundStatus="COMPLETED", comment="Done"), Verdict.COMPLETED),
+                Case("in text", refunded(refundAmount="100.00"), Verdict.PROCESSING, expected={"requested": NGN}),
+                Case("completed, no amount", refunded(refundStatus="COMPLETED", refundAmount=None), Verdict.UNKNOWN),
+                Case("another refund", refunded(refundReference="else"), Verdict.UNKNOWN),
+                *(
+                    Case(f"status {status}", refunded(refundStatus=status), verdict, failure)
+                    for status, verdict, failure in REFUND_WORDS
+                ),
+                *(
+                    Case(f"{code} {status}", refusal(status, "Words.", code), Verdict.REFUSED, failure)
+                    for code, failure in REFUND_CODES
+                    for status in (200, 400, 404, 422)
+                ),
+                *(Case(f"{code} of a server error", refusal(500, "Words.", code), Verdict.UNKNOWN) for code in ("R5",)),
+                *(Case(f"{code}, no telling", refusal(400, "Words.", code), Verdict.UNKNOWN) for code in NO_TELLING),
+                *shared_refusals(REFUND_PATH),
+            ),
+        ),
+        Verb(
+            "fetch_refund",
+            (OLD_REFUND,),
+            accepted=refunded(refundStatus="COMPLETED"),
+            path=f"/api/v1/refunds/{REFUND_REFERENCE}",
+            method="GET",
+            asks=True,
+            money=NGN,
+            cases=(
+                Case(
+                    "completed",
+                    refunded(refundStatus="COMPLETED"),
+                    Verdict.COMPLETED,
+                    expected={"provider_references": (REFUND_REFERENCE,), "requested": NGN, "reference": None},
+                ),
+                *(
+                    Case(f"status {status}", refunded(refundStatus=status), verdict, failure)
+                    for status, verdict, failure in REFUND_WORDS
+                ),
+                Case("another refund", refunded(refundReference="else"), Verdict.UNKNOWN),
+                Case(
+                    "unknown for long", refusal(404, "Words.", "R7"), Verdict.NOT_FOUND, expected={"expirable": False}
+                ),
+                Case("unknown of a server error", refusal(500, "Words.", "R7"), Verdict.UNKNOWN),
+                *(
+                    Case(f"{code}, no telling", refusal(400, "Words.", code), Verdict.UNKNOWN)
+                    for code in ("R1", "R5", "R12", "99")
+                ),
+                Case("server error", refusal(500, "An error occurred"), Verdict.UNKNOWN),
+                Case("too many", refusal(429, "Too many requests"), Verdict.UNKNOWN),
+            ),
+        ),
+        Verb(
+            "fetch_refund",
+            (NEW_REFUND,),
+            accepted=refunded(refundStatus="COMPLETED"),
+            path=f"/api/v1/refunds/{REFUND_REFERENCE}",
+            method="GET",
+            asks=True,
+            money=NGN,
+            label="fetch_refund of one just made",
+            cases=(Case("unknown, so far", refusal(404, "Words.", "R7"), Verdict.UNKNOWN),),
+        ),
+        Verb(
+            "fetch_refund",
+            (a_refund_query(NGN, PAYMENT, "ref001"),),
+            accepted=refunded(refundStatus="COMPLETED", refundReference="ref001"),
+            path="/api/v1/refunds/ref001",
+            method="GET",
+            asks=True,
+            money=NGN,
+            label="fetch_refund of one made elsewhere",
+            cases=(
+                Case(
+                    "completed",
+                    refunded(refundStatus="COMPLETED", refundReference="ref001"),
+                    Verdict.COMPLETED,
+                    expected={"provider_references": ("ref001",), "requested": NGN},
+                ),
+                Case("ours instead", refunded(refundStatus="COMPLETED"), Verdict.UNKNOWN),
+            ),
+        ),
+        Verb(
+            "pay_out",
+            (a_payout(NGN, ACCOUNT_HELD),),
+            accepted=disbursed(),
+            path=TRANSFER_PATH,
+            money=NGN,
+            cases=(
+                Case(
+                    "sent at once",
+                    disbursed(),
+                    Verdict.COMPLETED,
+                    expected={
+                        "raw_status": "SUCCESS",
+                        "reference": REFUND_REFERENCE,
+                        "provider_references": (),
+                        "requested": NGN,
+                        "paid": None,
+                        "fee": Money(1_000, "NGN"),
+                    },
+                ),
+                *(
+                    Case(f"status {status}", disbursed(status=status), verdict, failure, {"next_action": action})
+                    for status, verdict, failure, action in TRANSFER_WORDS
+                ),
+                Case(
+                    "its code could not be mailed, which ends nothing",
+                    disbursed(status="OTP_EMAIL_DISPATCH_FAILED"),
+                    Verdict.REQUIRES_ACTION,
+                ),
+                *(
+                    Case(f"failed: {text}", disbursed(status="FAILED", comment=text), Verdict.UNKNOWN)
+                    for text in MAY_STILL_ARRIVE
+                ),
+                *(Case(f"D01: {text}", refusal(400, text, "D01"), Verdict.UNKNOWN) for text in MAY_STILL_ARRIVE),
+                Case("D01", refusal(400, "Dormant account", "D01"), Verdict.DECLINED, "transfer_failed"),
+                Case("D01 of a server error", refusal(500, "Dormant account", "D01"), Verdict.UNKNOWN),
+                Case("another transfer", disbursed(reference="else"), Verdict.UNKNOWN),
+                Case("no amount", disbursed(amount=None), Verdict.UNKNOWN),
+                *(
+                    Case(f"{code} {status}", refusal(status, "Words.", code), Verdict.REFUSED, failure)
+                    for code, failure in (
+                        ("D03", "invalid_account"),
+                        ("D04", "insufficient_balance"),
+                        ("D06", "configuration_error"),
+                        ("D07", "repeated_transfer"),
+                    )
+                    for status in (200, 400, 403, 422)
+                ),
+                Case("D04 of a server error", refusal(500, "Words.", "D04"), Verdict.UNKNOWN),
+                *(Case(f"{code}, no telling", refusal(400, "Words.", code), Verdict.UNKNOWN) for code in NO_TELLING),
+                Case(
+                    "not enabled for transfers",
+                    refusal(403, "Disbursement feature not enabled for this merchant"),
+                    Verdict.REFUSED,
+                    "configuration_error",
+                ),
+                *shared_refusals(TRANSFER_PATH),
+            ),
+        ),
+        Verb(
+            "fetch_payout",
+            (a_payout_query(NGN, MFDS),),
+            accepted=summary(),
+            path=SUMMARY_PATH,
+            method="GET",
+            asks=True,
+            money=NGN,
+            cases=(
+                Case(
+                    "sent",
+                    summary(),
+                    Verdict.COMPLETED,
+                    expected={
+                        "reference": REFUND_REFERENCE,
+                        "provider_references": (MFDS,),
+                        "requested": NGN,
+                        "fee": Money(1_000, "NGN"),
+                    },
+                ),
+                Case("in text", summary(amount="100.00", fee="10.00"), Verdict.COMPLETED, expected={"requested": NGN}),
+                Case(
+                    "another currency",
+                    summary(currency="USD"),
+                    Verdict.COMPLETED,
+                    None,
+                    {"requested": Money(10_000, "USD")},
+                ),
+                Case("no currency", summary(currency=None), Verdict.UNKNOWN),
+                *(
+                    Case(f"status {status}", summary(status=status), verdict, failure, {"next_action": action})
+                    for status, verdict, failure, action in TRANSFER_WORDS
+                ),
+                *(
+                    Case(f"failed: {text}", summary(status="FAILED", transactionDescription=text), Verdict.UNKNOWN)
+                    for text in MAY_STILL_ARRIVE
+                ),
+                Case("another transfer", summary(reference="else"), Verdict.UNKNOWN),
+                Case("unknown", refusal(404, "Words.", "D02"), Verdict.NOT_FOUND, expected={"expirable": False}),
+                Case("unknown of a server error", refusal(500, "Words.", "D02"), Verdict.UNKNOWN),
+                *(
+                    Case(f"{code}, no telling", refusal(400, "Words.", code), Verdict.UNKNOWN)
+                    for code in ("D01", "D03", "D04", "D05", "99")
+                ),
+                Case("too many", refusal(429, "Too many requests"), Verdict.UNKNOWN),
+                Case("server error", refusal(500, "An error occurred"), Verdict.UNKNOWN),
+            ),
+        ),
+        Verb(
+            "submit",
+            (a_payout_query(NGN), OTP),
+            accepted=disbursed(),
+            path=OTP_PATH,
+            asks=True,
+            money=NGN,
+            cases=(
+                Case("authorised", disbursed(), Verdict.COMPLETED, expected={"requested": NGN}),
+                *(
+                    Case(f"status {status}", disbursed(status=status), verdict, failure)
+                    for status, verdict, failure, _ in TRANSFER_WORDS
+                ),
+                Case("refused, and so is the question", refusal(400, "Invalid code"), Verdict.UNKNOWN),
+                Case("server error", refusal(500, "An error occurred"), Verdict.UNKNOWN, None, {"raw_status": "500"}),
+                Case("the code repeated", disbursed(status=RIGHT), Verdict.UNKNOWN, expected={"raw_status": ""}),
+            ),
+        ),
+        Verb("banks", ("NGN",), granted([{"name": "GTBank", "code": "058"}]), "/api/v1/banks", "GET", lookup=True),
+        Verb(
+            "resolve_account",
+            (ACCOUNT_HELD,),
+            granted({"accountNumber": "0123456789", "accountName": "ADA LOVELACE", "bankCode": "058"}),
+            "/api/v1/disbursements/account/validate",
+            "GET",
+            lookup=True,
+        ),
+    )
+
+    async def test_no_odd_value_raises_or_completes_with_other_money(self, verb: Verb) -> None:
+        """1.5 is a good amount of naira; what it says is told, and differs from ours."""
+        for body in variants(verb.accepted.body):
+            for status in (200,) if verb.asks or verb.lookup else (200, 400, 500):
+                result = await self.outcome(verb, Reply(status, body))
+                if isinstance(result, Result) and result.verdict is Verdict.COMPLETED:
+                    assert result.requested in (NGN, Money(150, "NGN"))
+                    assert result.paid is None
+
+
+def test_moniepoint_can_all_that_it_is_asked_for() -> None:
+    adapter = Wire().build(Moniepoint)
+    assert all(isinstance(adapter, capability) for capability in (Refunds, PaysOut, TakesOtp, ListsBanks))
+
+
+async def test_the_whole_refund_as_monnify_receives_it() -> None:
+    wire = Wire(refunded(), preliminary={LOGIN: TOKEN})
+    await wire.build(Moniepoint).refund(a_refund(NGN, PAYMENT, reason="x" * 80), CREDENTIALS)
+    assert wire.json == {
+        "transactionReference": MNFY,
+        "refundReference": REFUND_REFERENCE,
+        "refundAmount": 100.0,
+        "refundReason": "x" * 64,
+        "customerNote": "Refund",
+    }
+    assert b'"refundAmount":100.00,' in wire.requests[0].content
+    wire = Wire(refunded(), preliminary={LOGIN: TOKEN})
+    await wire.build(Moniepoint).refund(a_refund(NGN, PAYMENT, reason=None), CREDENTIALS)
+    assert wire.json["refundReason"] == "Refund"
+
+
+async def test_the_name_of_a_refund_is_encoded_in_its_address() -> None:
+    wire = Wire(refunded(), preliminary={LOGIN: TOKEN})
+    await wire.build(Moniepoint).fetch_refund(a_refund_query(NGN, PAYMENT, "ref|0/1"), CREDENTIALS)
+    assert wire.requests[0].url.raw_path == b"/api/v1/refunds/ref%7C0%2F1"
+
+
+@pytest.mark.parametrize(
+    ("order", "pointer"),
+    [
+        (a_refund(Money(9_999, "NGN"), PAYMENT), "/amount"),
+        (a_refund(Money(10_000, "USD"), PAYMENT), "/currency"),
+        (a_refund(NGN, a_payment(Money(50_000, "NGN"))), ""),
+    ],
+)
+def test_a_refund_that_cannot_be_made_points_at_the_reason(order: Any, pointer: str) -> None:
+    adapter = Wire().build(Moniepoint)
+    adapter.check_refund(a_refund(NGN, PAYMENT))
+    with pytest.raises(OrderNotAcceptable) as refused:
+        adapter.check_refund(order)
+    assert refused.value.pointer == pointer
+
+
+@pytest.mark.parametrize(
+    ("order", "pointer"),
+    [
+        (a_payout(Money(10_000, "USD"), ACCOUNT_HELD), "/currency"),
+        (a_payout(Money(0, "NGN"), ACCOUNT_HELD), "/amount"),
+        (a_payout(NGN, Destination(DestinationType.MOBILE_MONEY, phone="+2348012345678")), "/destination/type"),
+        (a_payout(NGN, dataclasses.replace(ACCOUNT_HELD, bank_code=None)), "/destination/bank_code"),
+        (a_payout(NGN, dataclasses.replace(ACCOUNT_HELD, bank_code="0 5")), "/destination/bank_code"),
+        (a_payout(NGN, dataclasses.replace(ACCOUNT_HELD, account_number=None)), "/destination/account_number"),
+        (a_payout(NGN, dataclasses.replace(ACCOUNT_HELD, account_number="012345678")), "/destination/account_number"),
+        (a_payout(NGN, dataclasses.replace(ACCOUNT_HELD, account_name=None)), "/destination/account_name"),
+    ],
+)
+def test_a_transfer_that_cannot_be_sent_points_at_the_reason(order: Any, pointer: str) -> None:
+    adapter = Wire().build(Moniepoint)
+    adapter.check_payout(a_payout(NGN, ACCOUNT_HELD))
+    with pytest.raises(OrderNotAcceptable) as refused:
+        adapter.check_payout(order)
+    assert refused.value.pointer == pointer
+
+
+async def test_the_whole_transfer_as_monnify_receives_it() -> None:
+    wire = Wire(disbursed(), preliminary={LOGIN: TOKEN})
+    await wire.build(Moniepoint).pay_out(a_payout(Money(123_456_789_012_345, "NGN"), ACCOUNT_HELD), CREDENTIALS)
+    content = wire.requests[0].content
+    assert b'"amount":1234567890123.45,' in content
+    assert {**json.loads(content), "amount": None} == {
+        "amount": None,
+        "reference": REFUND_REFERENCE,
+        "narration": "Withdrawal",
+        "destinationBankCode": "058",
+        "destinationAccountNumber": "0123456789",
+        "destinationAccountName": "Ada Lovelace",
+        "currency": "NGN",
+        "sourceAccountNumber": "9988776655",
+    }
+
+
+async def test_without_a_wallet_to_send_from_nothing_is_sent() -> None:
+    wire = Wire(disbursed(), preliminary={LOGIN: TOKEN})
+    credentials = MoniepointCredentials.model_validate({**PLAIN, "source_account_number": None})
+    result = await wire.build(Moniepoint).pay_out(a_payout(NGN, ACCOUNT_HELD), credentials)
+    assert (result.verdict, result.failure.code) == (Verdict.REFUSED, "configuration_error")
+    assert wire.requests + wire.early == []
+
+
+async def test_the_whole_code_as_monnify_receives_it_and_it_is_sent_once() -> None:
+    wire = Wire(disbursed(), preliminary={LOGIN: TOKEN})
+    await wire.build(Moniepoint).submit(a_payout_query(NGN), OTP, CREDENTIALS)
+    assert wire.json == {"reference": REFUND_REFERENCE, "authorizationCode": RIGHT}
+
+
+@pytest.mark.parametrize(
+    ("standing", "verdict", "action"),
+    [
+        (summary(status="PENDING_AUTHORIZATION"), Verdict.REQUIRES_ACTION, "The code was not taken."),
+        (summary(status="SUCCESS"), Verdict.COMPLETED, None),
+        (summary(status="EXPIRED"), Verdict.DECLINED, None),
+        (refusal(404, "Words.", "D02"), Verdict.NOT_FOUND, None),
+        (Reply(502, b"<html>"), Verdict.UNKNOWN, None),
+    ],
+)
+async def test_after_a_refused_code_the_transfer_itself_is_asked_about(
+    standing: Reply, verdict: Verdict, action: str | None
+) -> None:
+    wire = Wire(refusal(400, f"Invalid code {RIGHT}"), standing, preliminary={LOGIN: TOKEN})
+    result = await wire.build(Moniepoint).submit(a_payout_query(NGN), OTP, CREDENTIALS)
+    assert [request.url.path for request in wire.requests] == [OTP_PATH, SUMMARY_PATH]
+    assert result.verdict is verdict
+    assert (result.next_action.display_text if result.next_action else "").startswith(action or "")
+    assert (result.next_action is None) == (action is None)
+    assert RIGHT not in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("query", "submission"),
+    [
+        (a_payout_query(NGN), Submission(ActionType.PIN, SecretStr("1234"))),
+        (Query(Operation.COLLECT, REFERENCE, (), NGN, NOW), OTP),
+    ],
+    ids=["a PIN", "a payment"],
+)
+async def test_what_nobody_asked_for_is_not_passed_on(query: Query, submission: Submission) -> None:
+    wire = Wire(disbursed(), preliminary={LOGIN: TOKEN})
+    result = await wire.build(Moniepoint).submit(query, submission, CREDENTIALS)
+    assert (result.verdict, wire.requests) == (Verdict.UNKNOWN, [])
+
+
+async def test_banks_are_listed_by_their_codes_and_what_is_none_is_left_out() -> None:
+    rows = [
+        {"name": "GTBank", "code": "058", "ussdTemplate": "*737*", "nipBankCode": "000013"},
+        {"name": "Moniepoint MFB", "code": "50515"},
+        {"name": None, "code": "1"},
+        {"name": "No code"},
+        "058",
+    ]
+    wire = Wire(granted(rows), preliminary={LOGIN: TOKEN})
+    adapter = wire.build(Moniepoint)
+    assert await adapter.banks("NGN", CREDENTIALS) == [
+        Bank("058", "GTBank", "NGN"),
+        Bank("50515", "Moniepoint MFB", "NGN"),
+    ]
+    assert await adapter.banks("GHS", CREDENTIALS) == ()
+    assert len(wire.requests) == 1
+
+
+async def test_the_holder_of_an_account_is_told_by_the_bank() -> None:
+    body = {"accountNumber": "0123456789", "accountName": "ADA LOVELACE", "bankCode": "058"}
+    wire = Wire(granted(body), preliminary={LOGIN: TOKEN})
+    holder = await wire.build(Moniepoint).resolve_account(ACCOUNT_HELD, CREDENTIALS)
+    assert holder == AccountHolder("ADA LOVELACE", "0123456789", "058")
+    assert wire.requests[0].url.query == b"accountNumber=0123456789&bankCode=058"
+
+
+@pytest.mark.parametrize(
+    ("reply", "failure"),
+    [
+        (refusal(404, "Invalid account details"), "invalid_account"),
+        (refusal(200, "Invalid account details"), "invalid_account"),
+        (refusal(500, "Invalid account details"), None),
+        (refusal(403, SUBSCRIBED), None),
+        (granted({"accountNumber": "9999999999", "accountName": "SOMEBODY ELSE", "bankCode": "058"}), None),
+        (granted({"accountNumber": "0123456789", "accountName": "", "bankCode": "058"}), None),
+        (granted([]), None),
+    ],
+)
+async def test_an_account_without_a_holder_says_why_where_monnify_does(reply: Reply, failure: str | None) -> None:
+    wire = Wire(reply, preliminary={LOGIN: TOKEN})
+    with pytest.raises(LookupFailed) as failed:
+        await wire.build(Moniepoint).resolve_account(ACCOUNT_HELD, CREDENTIALS)
+    assert (failed.value.failure.code if failed.value.failure else None) == failure
+
+
+async def test_an_account_without_its_number_is_not_asked_about() -> None:
+    wire = Wire(granted({}), preliminary={LOGIN: TOKEN})
+    with pytest.raises(LookupFailed) as failed:
+        await wire.build(Moniepoint).resolve_account(Destination(DestinationType.BANK_ACCOUNT), CREDENTIALS)
+    assert failed.value.failure is not None
+    assert wire.requests == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["SUCCESSFUL_REFUND", "FAILED_REFUND", "SUCCESSFUL_DISBURSEMENT", "REVERSED_DISBURSEMENT"]
+)
+def test_news_of_a_refund_or_transfer_without_its_reference_is_malformed(kind: str) -> None:
+    body = json.dumps(event(kind, transactionReference=MNFY, amount=10, refundAmount=10, status="SUCCESS")).encode()
+    with pytest.raises(WebhookMalformed):
+        Wire().build(Moniepoint).translate(a_webhook(body))
+
+
+@pytest.mark.parametrize("amount", [None, 0, -1, "soon", 0.001])
+def test_money_back_or_sent_without_a_readable_amount_is_malformed(amount: Any) -> None:
+    for body in (
+        event("SUCCESSFUL_REFUND", **{**REFUNDED["eventData"], "refundAmount": amount}),
+        event("SUCCESSFUL_DISBURSEMENT", **{**DISBURSED["eventData"], "amount": amount}),
+    ):
+        with pytest.raises(WebhookMalformed):
+            Wire().build(Moniepoint).translate(a_webhook(json.dumps(body).encode()))
+
+
+@pytest.mark.parametrize("number", ["", "12345", "12345678901", "99887766AB"])
+def test_a_wallet_number_has_ten_digits(number: str) -> None:
+    with pytest.raises(ValidationError):
+        MoniepointCredentials.model_validate({**PLAIN, "source_account_number": number})

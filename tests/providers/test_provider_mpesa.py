@@ -1,20 +1,38 @@
 """M-Pesa's adapter against replies in the shapes of Safaricom's Daraja pages (M-Pesa Express, its query, authorization)."""
 
 import asyncio
+import base64
+import contextlib
+import dataclasses
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
 
 from payflow.core.money import Money
 from payflow.gateway.contract import (
     ActionType,
+    AnswersValidation,
     Customer,
+    Destination,
+    DestinationType,
     NextAction,
+    Operation,
     OrderNotAcceptable,
+    PaysOut,
+    Refunds,
     Trust,
+    ValidationRequest,
     Verdict,
     WebhookMalformed,
 )
@@ -33,6 +51,18 @@ from tests.providers.contract_suite import (
     a_webhook,
     an_order,
     build,
+    check_fields,
+    variants,
+)
+from tests.providers.verbs_suite import (
+    REFUND_REFERENCE,
+    Verb,
+    VerbsContract,
+    a_payment,
+    a_payout,
+    a_payout_query,
+    a_refund,
+    a_refund_query,
 )
 
 # Shortcode and passkey are those that Safaricom publishes for everybody's sandbox.
@@ -542,3 +572,660 @@ def test_a_paid_callback_without_a_readable_amount_is_malformed(amount: str) -> 
 def test_a_callback_without_its_essentials_is_malformed(body: Any) -> None:
     with pytest.raises(WebhookMalformed):
         Wire().build(Mpesa).translate(a_webhook(json.dumps(body).encode()))
+
+
+# With an initiator: payouts, reversals, the status of either
+
+
+@cache
+def private_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def a_certificate(key: Any) -> str:
+    """Long expired, as those that Safaricom gives out."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "suite.invalid")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    dated = builder.not_valid_before(datetime(2014, 1, 1)).not_valid_after(datetime(2016, 11, 11))
+    return dated.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+INITIATOR_PASSWORD = "Suite#initiator#pass"
+INITIATOR: dict[str, Any] = {"initiator_name": "suiteapi", "initiator_password": INITIATOR_PASSWORD}
+PRECOMPUTED = base64.b64encode(b"suite".ljust(256, b"-")).decode()
+
+
+@cache
+def with_initiator() -> MpesaCredentials:
+    return MpesaCredentials.model_validate({**PLAIN, **INITIATOR, "certificate": a_certificate(private_key())})
+
+
+READY = MpesaCredentials.model_validate({**PLAIN, "initiator_name": "suiteapi", "security_credential": PRECOMPUTED})
+
+
+async def test_a_security_credential_is_the_password_under_pkcs_1_v1_5() -> None:
+    wire = Wire(Reply(200, ACKNOWLEDGED), preliminary={TOKEN_PATH: TOKEN})
+    await wire.build(Mpesa).pay_out(a_payout(KES, TO_PHONE), with_initiator())
+    credential = wire.json["SecurityCredential"]
+    assert len(credential) == 344
+    numbers = private_key().private_numbers()
+    cipher = int.from_bytes(base64.b64decode(credential, validate=True))
+    block = pow(cipher, numbers.d, numbers.public_numbers.n).to_bytes(256)
+    # RFC 8017, 7.2.1: 00 02, at least eight random bytes that are not zero, 00, the message.
+    assert block[:2] == b"\x00\x02"
+    padding, _, message = block[2:].partition(b"\x00")
+    assert (len(padding) >= 8, message) == (True, INITIATOR_PASSWORD.encode())
+
+
+@pytest.mark.parametrize("broken", [" ", "\\n", ""], ids=["spaces", "written", "nothing"])
+def test_a_certificate_may_have_lost_its_line_breaks(broken: str) -> None:
+    certificate = a_certificate(private_key()).replace("\n", broken)
+    assert MpesaCredentials.model_validate({**PLAIN, **INITIATOR, "certificate": certificate}).initiator_name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"initiator_name": "looks-wrong"},
+        {"security_credential": PRECOMPUTED},
+        {**INITIATOR},
+        {**INITIATOR, "security_credential": PRECOMPUTED},
+        {**INITIATOR, "certificate": "CERTIFICATE", "security_credential": PRECOMPUTED},
+        {"initiator_password": "looks-wrong", "certificate": "CERTIFICATE"},
+        {"initiator_name": "suiteapi", "certificate": "CERTIFICATE"},
+        {**INITIATOR, "certificate": "looks-wrong"},
+        {**INITIATOR, "certificate": base64.b64encode(b"looks-wrong").decode()},
+        {**INITIATOR, "certificate": "ELLIPTIC"},
+        {**INITIATOR, "initiator_password": "looks-wrong" * 23, "certificate": "CERTIFICATE"},
+        {"initiator_name": "suiteapi", "security_credential": "looks-wrong"},
+        {"initiator_name": "suiteapi", "security_credential": base64.b64encode(b"looks-wrong").decode()},
+    ],
+)
+def test_half_an_initiator_is_refused_without_being_repeated(changes: Mapping[str, Any]) -> None:
+    made = {
+        "CERTIFICATE": lambda: a_certificate(private_key()),
+        "ELLIPTIC": lambda: a_certificate(ec.generate_private_key(ec.SECP256R1())),
+    }
+    values = {name: made[value]() if value in made else value for name, value in changes.items()}
+    with pytest.raises(ValidationError) as refusal:
+        MpesaCredentials.model_validate({**PLAIN, **values})
+    assert "looks-wrong" not in str(refusal.value)
+
+
+CONVERSATION_ID = "AG_20260304_20106e9209f64bebd05b"
+ORIGINATOR_ID = "53e3-4aa8-9fe0-8fb5e4092cdd3533373"
+ACKNOWLEDGED = {
+    "ConversationID": CONVERSATION_ID,
+    "OriginatorConversationID": REFUND_REFERENCE,
+    "ResponseCode": "0",
+    "ResponseDescription": "Accept the service request successfully.",
+}
+REVERSING = {**ACKNOWLEDGED, "OriginatorConversationID": ORIGINATOR_ID}
+PAYOUT_IDS, REFUND_IDS = (REFUND_REFERENCE, CONVERSATION_ID), (ORIGINATOR_ID, CONVERSATION_ID)
+TO_PHONE = Destination(DestinationType.MOBILE_MONEY, phone="+254712345678")
+TO_BANK = Destination(DestinationType.BANK_ACCOUNT, bank_code="01", account_number="0123456789")
+PAYMENT = a_payment(KES, *IDS)
+B2C_PATH, REVERSAL_PATH = "/mpesa/b2c/v3/paymentrequest", "/mpesa/reversal/v1/request"
+STATUS_PATH = "/mpesa/transactionstatus/v1/query"
+
+REFUSED_INSTRUCTIONS = [
+    ("400.002.02", "Bad Request - Invalid PartyB", "invalid_recipient"),
+    ("400.002.02", "Bad Request - Invalid PartyA", "configuration_error"),
+    ("400.002.02", "Bad Request - Invalid ReceiverParty", "configuration_error"),
+    ("400.002.02", "Bad Request - Invalid ResultURL", "configuration_error"),
+    ("400.002.02", "Bad Request - Invalid QueueTimeOutURL", "configuration_error"),
+    ("400.002.02", "Bad Request - Invalid InitiatorName", "authentication_failed"),
+    ("400.002.02", "Bad Request - Invalid Initiator", "authentication_failed"),
+    ("400.002.02", "Bad Request - Invalid SecurityCredential", "authentication_failed"),
+    ("400.002.02", "Bad Request - Invalid TransactionID", "invalid_request"),
+    ("400.002.05", "Invalid Request Payload", "invalid_request"),
+    ("401.002.01", "Error Occurred - Invalid Access Token - x", "authentication_failed"),
+    ("404.001.01", "Resource not found", "configuration_error"),
+    ("500.002.1001", "Service is currently under maintenance. Please try again later", "provider_busy"),
+    ("500.003.02", "Error Occurred: Spike Arrest Violation", "rate_limited"),
+    ("500.003.03", "Quota Violation", "rate_limited"),
+]
+
+
+def instruction_cases(accepted: dict[str, Any], ids: tuple[str, str]) -> tuple[Case, ...]:
+    return (
+        Case("acknowledged", Reply(200, accepted), Verdict.PROCESSING, expected={"provider_references": ids}),
+        Case("without an id", Reply(200, {**accepted, "ConversationID": ""}), Verdict.UNKNOWN),
+        Case("another response code", Reply(200, {**accepted, "ResponseCode": "1"}), Verdict.UNKNOWN),
+        Case("a status that is none", Reply(500, accepted), Verdict.UNKNOWN),
+        *(
+            Case(words, error(int(code[:3]), code, words), Verdict.REFUSED, failure)
+            for code, words, failure in REFUSED_INSTRUCTIONS
+        ),
+        Case("too many, at the gateway", SPIKE, Verdict.REFUSED, "rate_limited"),
+        Case("used twice", error(500, "500.002.1001", "Duplicate OriginatorConversationID."), Verdict.UNKNOWN),
+        Case("busy", error(500, "500.003.02", "System is busy. Please try again in few minutes."), Verdict.UNKNOWN),
+        Case("internal error", error(500, "500.001.1001", "Internal Server Error"), Verdict.UNKNOWN),
+        Case("an invented code", error(400, "400.999.99", "Bad Request - Invented"), Verdict.UNKNOWN),
+    )
+
+
+QUESTION_CASES = (
+    Case("asked", Reply(200, REVERSING), Verdict.ASKED, expected={"provider_references": ()}),
+    Case("another response code", Reply(200, {**REVERSING, "ResponseCode": "1"}), Verdict.UNKNOWN),
+    Case("refused", error(400, "400.002.02", "Bad Request - Invalid InitiatorName"), Verdict.UNKNOWN),
+    Case("no token", error(400, "400.003.01", "Invalid Access Token"), Verdict.UNKNOWN),
+    Case("too many", SPIKE, Verdict.UNKNOWN),
+)
+PAYOUT_QUERY = dataclasses.replace(a_payout_query(KES, *PAYOUT_IDS), callback_url=CALLBACK_URL)
+REFUND_QUERY = a_refund_query(KES, PAYMENT, *REFUND_IDS, callback_url=CALLBACK_URL)
+
+
+class TestMpesaVerbs(VerbsContract):
+    adapter = Mpesa
+    credentials = READY
+    secrets = ("suite-consumer-key", "suite-consumer-secret", PASSKEY, PRECOMPUTED, "suiteTokenOfTwentyEightChars")
+    preliminary: ClassVar = {TOKEN_PATH: TOKEN}
+    verbs = (
+        Verb(
+            "pay_out",
+            (a_payout(KES, TO_PHONE),),
+            Reply(200, ACKNOWLEDGED),
+            B2C_PATH,
+            cases=instruction_cases(ACKNOWLEDGED, PAYOUT_IDS),
+        ),
+        Verb("fetch_payout", (PAYOUT_QUERY,), Reply(200, REVERSING), STATUS_PATH, cases=QUESTION_CASES, asks=True),
+        Verb(
+            "refund",
+            (a_refund(KES, PAYMENT, receipt="NLJ7RT61SV"),),
+            Reply(200, REVERSING),
+            REVERSAL_PATH,
+            cases=instruction_cases(REVERSING, REFUND_IDS),
+        ),
+        Verb("fetch_refund", (REFUND_QUERY,), Reply(200, REVERSING), STATUS_PATH, cases=QUESTION_CASES, asks=True),
+    )
+
+
+def test_the_capabilities_are_those_of_the_contract() -> None:
+    adapter = Wire().build(Mpesa)
+    assert isinstance(adapter, PaysOut)
+    assert isinstance(adapter, Refunds)
+    assert isinstance(adapter, AnswersValidation)
+
+
+async def test_the_whole_payout_as_daraja_receives_it() -> None:
+    wire = Wire(Reply(200, ACKNOWLEDGED), preliminary={TOKEN_PATH: TOKEN})
+    other = READY.model_copy(update={"payout_shortcode": "600992"})
+    await wire.build(Mpesa).pay_out(a_payout(KES, TO_PHONE, description="Wages – May"), other)
+    assert wire.json == {
+        "OriginatorConversationID": REFUND_REFERENCE,
+        "InitiatorName": "suiteapi",
+        "SecurityCredential": PRECOMPUTED,
+        "CommandID": "BusinessPayment",
+        "Amount": 100,
+        "PartyA": "600992",
+        "PartyB": "254712345678",
+        "Remarks": "Wages  May",
+        "QueueTimeOutURL": CALLBACK_URL,
+        "ResultURL": CALLBACK_URL,
+        "Occassion": "Payout",
+    }
+
+
+async def test_the_whole_reversal_as_daraja_receives_it() -> None:
+    wire = Wire(Reply(200, REVERSING), preliminary={TOKEN_PATH: TOKEN})
+    await wire.build(Mpesa).refund(a_refund(KES, PAYMENT, receipt="NLJ7RT61SV", reason="x" * 120), READY)
+    assert wire.json == {
+        "Initiator": "suiteapi",
+        "SecurityCredential": PRECOMPUTED,
+        "CommandID": "TransactionReversal",
+        "TransactionID": "NLJ7RT61SV",
+        "Amount": 100,
+        "ReceiverParty": "174379",
+        "RecieverIdentifierType": "11",
+        "ResultURL": CALLBACK_URL,
+        "QueueTimeOutURL": CALLBACK_URL,
+        "Remarks": "x" * 100,
+    }
+
+
+@pytest.mark.parametrize(
+    ("verb", "query", "conversation"),
+    [
+        ("fetch_payout", PAYOUT_QUERY, REFUND_REFERENCE),
+        ("fetch_payout", dataclasses.replace(PAYOUT_QUERY, provider_references=()), REFUND_REFERENCE),
+        ("fetch_refund", REFUND_QUERY, ORIGINATOR_ID),
+    ],
+)
+async def test_a_question_names_the_conversation_and_where_to_answer(verb: str, query: Any, conversation: str) -> None:
+    wire = Wire(Reply(200, REVERSING), preliminary={TOKEN_PATH: TOKEN})
+    await getattr(wire.build(Mpesa), verb)(query, READY)
+    assert wire.json == {
+        "Initiator": "suiteapi",
+        "SecurityCredential": PRECOMPUTED,
+        "CommandID": "TransactionStatusQuery",
+        "OriginalConversationID": conversation,
+        "PartyA": "174379",
+        "IdentifierType": "4",
+        "ResultURL": CALLBACK_URL,
+        "QueueTimeOutURL": CALLBACK_URL,
+        "Remarks": "Status",
+        "Occasion": "Status",
+    }
+
+
+@pytest.mark.parametrize(
+    ("verb", "query"),
+    [
+        ("fetch_payout", a_payout_query(KES, *PAYOUT_IDS)),
+        ("fetch_refund", a_refund_query(KES, PAYMENT, *REFUND_IDS)),
+        ("fetch_refund", a_refund_query(KES, PAYMENT, callback_url=CALLBACK_URL)),
+    ],
+    ids=["payout, no URL", "refund, no URL", "refund, no id"],
+)
+async def test_what_cannot_be_asked_is_unknown_and_nothing_is_sent(verb: str, query: Any) -> None:
+    wire = Wire(Reply(200, REVERSING), preliminary={TOKEN_PATH: TOKEN})
+    result = await getattr(wire.build(Mpesa), verb)(query, READY)
+    assert (result.verdict, wire.requests, wire.early) == (Verdict.UNKNOWN, [], [])
+
+
+async def test_without_an_initiator_nothing_is_sent() -> None:
+    wire = Wire(Reply(200, REVERSING), preliminary={TOKEN_PATH: TOKEN})
+    adapter = wire.build(Mpesa)
+    for result in (
+        await adapter.pay_out(a_payout(KES, TO_PHONE), CREDENTIALS),
+        await adapter.refund(a_refund(KES, PAYMENT), CREDENTIALS),
+    ):
+        assert (result.verdict, result.failure.code) == (Verdict.REFUSED, "configuration_error")
+    for result in (
+        await adapter.fetch_payout(PAYOUT_QUERY, CREDENTIALS),
+        await adapter.fetch_refund(REFUND_QUERY, CREDENTIALS),
+    ):
+        assert result.verdict is Verdict.UNKNOWN
+    assert wire.requests + wire.early == []
+
+
+@pytest.mark.parametrize(
+    ("payout", "pointer"),
+    [
+        (a_payout(Money(1_000, "UGX"), TO_PHONE), "/currency"),
+        (a_payout(KES, TO_BANK), "/destination/type"),
+        (a_payout(KES, Destination(DestinationType.MOBILE_MONEY, phone="+256712345678")), "/destination/phone"),
+        (a_payout(Money(10_050, "KES"), TO_PHONE), "/amount"),
+        (a_payout(Money(900, "KES"), TO_PHONE), "/amount"),
+        (a_payout(Money(25_000_100, "KES"), TO_PHONE), "/amount"),
+    ],
+)
+def test_a_payout_that_cannot_be_made_points_at_the_reason(payout: Any, pointer: str) -> None:
+    with pytest.raises(OrderNotAcceptable) as refusal:
+        Wire().build(Mpesa).check_payout(payout)
+    assert refusal.value.pointer == pointer
+
+
+@pytest.mark.parametrize(
+    ("refund", "pointer"),
+    [
+        (a_refund(KES, PAYMENT, receipt=None), ""),
+        (a_refund(Money(5_000, "KES"), PAYMENT), "/amount"),
+        (a_refund(Money(10_050, "KES"), PAYMENT, whole=True), "/amount"),
+        (a_refund(Money(10_000, "UGX"), PAYMENT, whole=True), "/currency"),
+    ],
+)
+def test_a_refund_that_cannot_be_made_points_at_the_reason(refund: Any, pointer: str) -> None:
+    with pytest.raises(OrderNotAcceptable) as refusal:
+        Wire().build(Mpesa).check_refund(refund)
+    assert refusal.value.pointer == pointer
+
+
+@pytest.mark.parametrize("shillings", [10, 250_000])
+def test_the_smallest_and_the_largest_payout_and_a_whole_refund_are_taken(shillings: int) -> None:
+    adapter, amount = Wire().build(Mpesa), Money(shillings * 100, "KES")
+    adapter.check_payout(a_payout(amount, TO_PHONE))
+    adapter.check_refund(a_refund(amount, a_payment(amount, *IDS)))
+
+
+# The examples of Daraja's pages as they are printed there.
+
+STK_PAID = b"""{"Body": {"stkCallback": {"MerchantRequestID": "29115-34620561-1", "CheckoutRequestID": "ws_CO_191220191020363925",
+  "ResultCode": 0, "ResultDesc": "The service request is processed successfully.",
+  "CallbackMetadata": {"Item": [
+    {"Name": "Amount", "Value": 1.00}, {"Name": "MpesaReceiptNumber", "Value": "NLJ7RT61SV"},
+    {"Name": "Balance"}, {"Name": "TransactionDate", "Value": 20191219102115},
+    {"Name": "PhoneNumber", "Value": 254708374149}]}}}}"""
+STK_CANCELLED = (
+    b"""{"Body": {"stkCallback": {"MerchantRequestID": "f1e2-4b95-a71d-b30d3cdbb7a7942864", "CheckoutRequestID": """
+    b""""ws_CO_21072024125243250722943992", "ResultCode": 1032, "ResultDesc": "Request cancelled by user"}}}"""
+)
+B2C_DONE = (
+    b"""{"Result": {"ResultType": 0, "ResultCode": 0, "ResultDesc": "The service request is processed successfully.",
+ "OriginatorConversationID": "53e3-4aa8-9fe0-8fb5e4092cdd3533373", "ConversationID": "AG_20240706_2010364430d9bbdaf872", """
+    b""""TransactionID": "SG632NMUAB",
+ "ResultParameters": {"ResultParameter": [
+  {"Key": "TransactionAmount", "Value": 10}, {"Key": "TransactionReceipt", "Value": "SG632NMUAB"},
+  {"Key": "ReceiverPartyPublicName", "Value": "254705912645 - NICHOLAS JOHN SONGOK"},
+  {"Key": "TransactionCompletedDateTime", "Value": "06.07.2024 22:48:52"},
+  {"Key": "B2CUtilityAccountAvailableFunds", "Value": 8959269.60},
+  {"Key": "B2CWorkingAccountAvailableFunds", "Value": 1199371.00},
+  {"Key": "B2CRecipientIsRegisteredCustomer", "Value": "Y"}, {"Key": "B2CChargesPaidAccountAvailableFunds", "Value": -1980.00}]},
+ "ReferenceData": {"ReferenceItem": {"Key": "QueueTimeoutURL", "Value": """
+    b""""https://internalsandbox.safaricom.co.ke/mpesa/b2cresults/v1/submit"}}}}"""
+)
+C2B_PAID = b"""{"TransactionType": "Pay Bill", "TransID": "RKL51ZDR4F", "TransTime": "20231121121325", "TransAmount": "5.00",
+ "BusinessShortCode": "600966", "BillRefNumber": "Sample Transaction", "InvoiceNumber": "", "OrgAccountBalance": "25.00",
+ "ThirdPartyTransID": "", "MSISDN": "2547 ***** 126", "FirstName": "NICHOLAS", "MiddleName": "", "LastName": ""}"""
+B2C_DONE_IDS = ("53e3-4aa8-9fe0-8fb5e4092cdd3533373", "AG_20240706_2010364430d9bbdaf872")
+
+
+def a_result(
+    code: Any,
+    parameters: Mapping[str, Any] | None = None,
+    queue: str = "b2cresults",
+    originator: str = REFUND_REFERENCE,
+    **changes: Any,
+) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "ResultType": 0,
+        "ResultCode": code,
+        "ResultDesc": "Words.",
+        "OriginatorConversationID": originator,
+        "ConversationID": CONVERSATION_ID,
+        "TransactionID": "SKE0000000",
+    }
+    if parameters is not None:
+        listed = [{"Key": "DebitAccountBalance"}, *({"Key": key, "Value": value} for key, value in parameters.items())]
+        told["ResultParameters"] = {"ResultParameter": listed}
+    if queue:
+        address = f"https://internalsandbox.safaricom.co.ke/mpesa/{queue}/v1/submit"
+        told["ReferenceData"] = {"ReferenceItem": {"Key": "QueueTimeoutURL", "Value": address}}
+    return {"Result": told | changes}
+
+
+def a_reversal(code: Any, parameters: Mapping[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    return a_result(code, parameters, "reversalresults", ORIGINATOR_ID, **changes)
+
+
+def a_status(word: Any, code: Any = 0, originator: str = REFUND_REFERENCE, **parameters: Any) -> dict[str, Any]:
+    known = {
+        "OriginatorConversationID": originator,
+        "ConversationID": CONVERSATION_ID,
+        "TransactionStatus": word,
+        "Amount": "300",
+        "ReceiptNo": "SG632NMUAB",
+        "ReasonType": "Business Payment to Customer via API",
+    }
+    return a_result(code, known | parameters, "", "7071-4170-a0e5-8345632bad442144258")
+
+
+REVERSED = {"Amount": "200.00", "OriginalTransactionID": "SKC82PACB8", "Charge": "0.00"}
+PAYOUT = {"operation": Operation.PAYOUT, "trust": Trust.CAPABILITY, "dedupe_key": None}
+REFUND = {"operation": Operation.REFUND, "trust": Trust.CAPABILITY, "dedupe_key": None}
+OURS = {"references": (REFUND_REFERENCE,), "provider_references": PAYOUT_IDS}
+NEWS: dict[str, Any] = {"trust": Trust.CAPABILITY, "references": ()}
+
+PAYOUT_CODES = [
+    (1, "insufficient_funds"),
+    ("1", "insufficient_funds"),
+    (2, "limit_exceeded"),
+    (3, "limit_exceeded"),
+    (4, "limit_exceeded"),
+    (8, "limit_exceeded"),
+    (11, "account_inactive"),
+    (21, "authentication_failed"),
+    (2001, "authentication_failed"),
+    (2006, "account_inactive"),
+    (2028, "configuration_error"),
+    (2040, "invalid_recipient"),
+    (8006, "authentication_failed"),
+    ("SFC_IC0003", "invalid_recipient"),
+]
+REFUND_CODES = [
+    ("R000001", "already_refunded"),
+    ("R000002", "payment_not_found"),
+    (1, "insufficient_funds"),
+    (11, "account_inactive"),
+    (21, "authentication_failed"),
+    (2001, "authentication_failed"),
+    (2006, "account_inactive"),
+    (2028, "configuration_error"),
+    (8006, "authentication_failed"),
+]
+NOTHING = {"receipt": None, "requested": None, "paid": None}
+
+
+class TestMpesaMoneyEvents:
+    """The same tests as for prompts, on what else comes to a callback URL."""
+
+    event_cases = (
+        EventCase(
+            "Daraja's example of a prompt that was paid",
+            STK_PAID,
+            {"trust": Trust.CONFIRM, "provider_references": ("ws_CO_191220191020363925", "29115-34620561-1")},
+            {"verdict": Verdict.COMPLETED, "paid": Money(100, "KES"), "receipt": "NLJ7RT61SV"},
+        ),
+        EventCase(
+            "Daraja's example of a prompt that was cancelled",
+            STK_CANCELLED,
+            {"trust": Trust.CONFIRM},
+            {"verdict": Verdict.CANCELLED, "raw_status": "1032"},
+            "customer_cancelled",
+        ),
+        EventCase(
+            "Daraja's example of a payout",
+            B2C_DONE,
+            {**PAYOUT, "type": "b2c_result", "references": (), "provider_references": B2C_DONE_IDS},
+            {
+                "verdict": Verdict.COMPLETED,
+                "requested": Money(1_000, "KES"),
+                "receipt": "SG632NMUAB",
+                "reference": None,
+                "provider_references": B2C_DONE_IDS,
+            },
+        ),
+        EventCase(
+            "a payout named by us",
+            a_result("0", {"TransactionAmount": "10.00", "TransactionReceipt": "SG632NMUAB"}, queue=""),
+            {**PAYOUT, **OURS},
+            {"verdict": Verdict.COMPLETED, "requested": Money(1_000, "KES"), "reference": REFUND_REFERENCE},
+        ),
+        *(
+            EventCase(
+                f"payout {code!r}",
+                a_result(code),
+                {**PAYOUT, **OURS},
+                {**NOTHING, "verdict": Verdict.DECLINED, "raw_status": str(code)},
+                failure,
+            )
+            for code, failure in PAYOUT_CODES
+        ),
+        EventCase("a payout that failed, by its name alone", a_result(2040, queue=""), {**PAYOUT, **OURS},
+                  {"verdict": Verdict.DECLINED}, "invalid_recipient"),
+        EventCase("a payout that failed, by its queue alone", a_result(2040, originator=ORIGINATOR_ID),
+                  {**PAYOUT, "references": ()}, {"verdict": Verdict.DECLINED}, "invalid_recipient"),
+        EventCase("a payout used twice", a_result(15), PAYOUT, {**NOTHING, "verdict": Verdict.UNKNOWN}),
+        EventCase("a payout's unlisted code", a_result(17), PAYOUT, {**NOTHING, "verdict": Verdict.UNKNOWN}),
+        EventCase("a payout kept for later", a_result(100000000), PAYOUT, {"verdict": Verdict.PROCESSING}),
+        EventCase("a payout that waits for more", a_result(2001, ResultType=1), NEWS),
+        EventCase("a payout without its kind", a_result(2001, ResultType=None), NEWS),
+        EventCase(
+            "a reversal",
+            a_reversal(0, REVERSED, TransactionID="SKE52PAWR9"),
+            {
+                **REFUND,
+                "type": "reversal_result",
+                "references": (),
+                "provider_references": REFUND_IDS,
+                "payment_references": ("SKC82PACB8",),
+            },
+            {"verdict": Verdict.COMPLETED, "requested": Money(20_000, "KES"), "receipt": "SKE52PAWR9"},
+        ),
+        EventCase("Daraja's example of a reversal that failed",
+                  a_result("R000002", queue="", originator="8521-4298025-1", TransactionID="SKE0000000"), REFUND,
+                  {**NOTHING, "verdict": Verdict.DECLINED, "raw_status": "R000002"}, "payment_not_found"),
+        *(
+            EventCase(f"reversal {code!r}", a_reversal(code), REFUND, {**NOTHING, "verdict": Verdict.DECLINED}, failure)
+            for code, failure in REFUND_CODES
+        ),
+        EventCase("a reversal's unlisted code", a_reversal("R000009"), REFUND, {"verdict": Verdict.UNKNOWN}),
+        EventCase(
+            "a payout's status",
+            a_status("Completed"),
+            {**PAYOUT, **OURS, "type": "transaction_status"},
+            {"verdict": Verdict.COMPLETED, "requested": Money(30_000, "KES"), "receipt": "SG632NMUAB"},
+        ),
+        *(
+            EventCase(f"status {word}", a_status(word), {**PAYOUT, **OURS}, {**NOTHING, "verdict": verdict}, failure)
+            for word, verdict, failure in (
+                ("Cancelled", Verdict.DECLINED, "declined"),
+                ("Declined", Verdict.DECLINED, "declined"),
+                ("Expired", Verdict.DECLINED, "declined"),
+                ("Initiated", Verdict.PROCESSING, None),
+                ("Authorized", Verdict.PROCESSING, None),
+                ("Pending Authorized", Verdict.PROCESSING, None),
+                ("Reversed", Verdict.UNKNOWN, None),
+                ("completed", Verdict.UNKNOWN, None),
+            )
+        ),
+        EventCase("a status whose question failed", a_status("Completed", code=2001), PAYOUT, {"verdict": Verdict.UNKNOWN}),
+        EventCase("a reversal's status", a_status("Completed", originator=ORIGINATOR_ID,
+                  ReasonType="Transaction Reversal via API"), {**REFUND, "provider_references": REFUND_IDS},
+                  {"verdict": Verdict.COMPLETED, "requested": Money(30_000, "KES")}),
+        EventCase("a status of the payment itself, asked about a reversal",
+                  a_status("Completed", originator=ORIGINATOR_ID, ReasonType="Pay Bill Online"), NEWS),
+        EventCase("a question that failed, which is no payout that failed",
+                  a_result(2001, queue="", originator="7071-4170-a0e5-8345632bad442144258"), NEWS),
+        EventCase("the queue's timeout of a payout", {"OriginatorConversationID": REFUND_REFERENCE},
+                  {**PAYOUT, "type": "queue_timeout", "references": (REFUND_REFERENCE,)}, {"verdict": Verdict.UNKNOWN}),
+        EventCase("the queue's timeout of a reversal", {"ConversationID": CONVERSATION_ID, "ResultCode": 1},
+                  REFUND, {**NOTHING, "verdict": Verdict.UNKNOWN}),
+        EventCase(
+            "Daraja's example of a payment without an order",
+            C2B_PAID,
+            {
+                "type": "c2b.confirmation",
+                "operation": Operation.COLLECT,
+                "trust": Trust.CAPABILITY,
+                "dedupe_key": "c2b:RKL51ZDR4F",
+                "references": ("Sample Transaction",),
+                "provider_references": ("RKL51ZDR4F",),
+            },
+            {
+                "verdict": Verdict.COMPLETED,
+                "paid": Money(500, "KES"),
+                "requested": None,
+                "receipt": "RKL51ZDR4F",
+                "provider_references": ("RKL51ZDR4F",),
+            },
+        ),
+        EventCase("the same at a till, without an account",
+                  {**json.loads(C2B_PAID), "TransactionType": "Buy Goods", "BillRefNumber": None}, {"references": ()},
+                  {"verdict": Verdict.COMPLETED}),
+    )  # fmt: skip
+
+    def test_a_webhook_becomes_an_event(self, event_case: EventCase) -> None:
+        (event,) = Wire().build(Mpesa).translate(a_webhook(event_case.content))
+        check_fields(event, event_case.expected, None)
+        if event_case.result is None:
+            assert event.result is None
+        else:
+            check_fields(event.result, event_case.result, event_case.failure)
+
+    def test_no_odd_value_raises_anything_else_than_malformed_or_completes_without_an_amount(
+        self, event_case: EventCase
+    ) -> None:
+        adapter = Wire().build(Mpesa)
+        for body in variants(json.loads(event_case.content)):
+            with contextlib.suppress(WebhookMalformed):
+                for event in adapter.translate(a_webhook(json.dumps(body).encode())):
+                    told = event.result
+                    if told is not None and told.verdict is Verdict.COMPLETED:
+                        assert told.requested or told.paid
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        a_result(None),
+        a_result(True),
+        a_result(0),
+        a_result(0, {"TransactionAmount": None, "TransactionReceipt": "SG632NMUAB"}),
+        a_result(1, OriginatorConversationID=None, ConversationID=""),
+        a_reversal(0, {"OriginalTransactionID": "SKC82PACB8"}),
+        a_status("Completed", Amount="much"),
+        a_status("Completed", OriginatorConversationID="", ConversationID=None),
+        {"Result": []},
+        {**json.loads(C2B_PAID), "TransAmount": "0.00"},
+        {**json.loads(C2B_PAID), "TransID": ""},
+        {**json.loads(C2B_PAID), "OrgAccountBalance": ""},
+    ],
+)
+def test_a_result_without_its_essentials_is_malformed_and_never_completes(body: Any) -> None:
+    with pytest.raises(WebhookMalformed):
+        Wire().build(Mpesa).translate(a_webhook(json.dumps(body).encode()))
+
+
+def test_one_parameter_may_come_without_its_list_and_two_references_in_one() -> None:
+    body = a_result(1, originator=ORIGINATOR_ID)
+    body["Result"]["ResultParameters"] = {"ResultParameter": {"Key": "BOCompletedTime", "Value": 20240706}}
+    item = body["Result"]["ReferenceData"]["ReferenceItem"]
+    body["Result"]["ReferenceData"]["ReferenceItem"] = [{"Key": "Occasion"}, item]
+    (event,) = Wire().build(Mpesa).translate(a_webhook(json.dumps(body).encode()))
+    assert (event.operation, event.result.verdict) == (Operation.PAYOUT, Verdict.DECLINED)
+
+
+# Payments a customer starts alone
+
+ASKED_ABOUT = {**json.loads(C2B_PAID), "OrgAccountBalance": ""}
+CONFIRM_URL, VALIDATE_URL = "https://pay.example/lipa/" + "c3" * 32, "https://pay.example/lipa/" + "d4" * 32
+
+
+def test_a_validation_is_known_by_its_blank_balance() -> None:
+    adapter = Wire().build(Mpesa)
+    asked = adapter.read_validation(a_webhook(json.dumps(ASKED_ABOUT).encode()))
+    assert asked == ValidationRequest(Money(500, "KES"), "Sample Transaction", "RKL51ZDR4F")
+    for body in (C2B_PAID, B2C_DONE, STK_PAID, b"{}"):
+        assert adapter.read_validation(a_webhook(body)) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"\xff", json.dumps({**ASKED_ABOUT, "TransAmount": "-1"}).encode()])
+def test_a_validation_that_cannot_be_read_is_malformed(body: bytes) -> None:
+    with pytest.raises(WebhookMalformed):
+        Wire().build(Mpesa).read_validation(a_webhook(body))
+
+
+def test_a_validation_is_answered_in_darajas_words() -> None:
+    adapter, request = Wire().build(Mpesa), a_webhook(json.dumps(ASKED_ABOUT).encode())
+    assert json.loads(adapter.answer_validation(request, True)) == {"ResultCode": "0", "ResultDesc": "Accepted"}
+    assert json.loads(adapter.answer_validation(request, False)) == {"ResultCode": "C2B00016", "ResultDesc": "Rejected"}
+
+
+C2B_CASES = (
+    Case("registered", Reply(200, {"OriginatorCoversationID": "6e86-1", "ResponseCode": "0"}), Verdict.COMPLETED),
+    Case("a second time", error(500, "500.003.1001", "Urls are already registered."), Verdict.REFUSED, "already_registered"),
+    Case("internal error", error(500, "500.003.1001", "Internal Server Error"), Verdict.UNKNOWN),
+    Case("a wrong URL", error(400, "400.002.02", "Bad Request - Invalid ConfirmationURL"), Verdict.REFUSED,
+         "configuration_error"),
+    Case("no token", error(400, "400.003.01", "Invalid Access Token"), Verdict.REFUSED, "authentication_failed"),
+    Case("another code", Reply(200, {"ResponseCode": "1"}), Verdict.UNKNOWN),
+    Case("a page", Reply(200, b"<html>"), Verdict.UNKNOWN),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", C2B_CASES, ids=lambda case: case.name)
+async def test_a_registration_is_answered_by_the_table(case: Case) -> None:
+    wire = Wire(case.reply, preliminary={TOKEN_PATH: TOKEN})
+    result = await wire.build(Mpesa).register_c2b_urls(CONFIRM_URL, VALIDATE_URL, CREDENTIALS)
+    assert result.verdict is case.verdict
+    check_fields(result, {}, case.failure)
+    assert wire.requests[0].url.path == "/mpesa/c2b/v2/registerurl"
+    assert json.loads(wire.requests[0].content) == {
+        "ShortCode": "174379",
+        "ResponseType": "Completed",
+        "ConfirmationURL": CONFIRM_URL,
+        "ValidationURL": VALIDATE_URL,
+    }
+
+
+@pytest.mark.parametrize(
+    "url", ["https://pay.example/MPESA/x", "https://m-pesa.example/x", "https://pay.example/query"]
+)
+async def test_a_url_that_daraja_forbids_is_not_sent(url: str) -> None:
+    wire = Wire(Reply(200, {"ResponseCode": "0"}), preliminary={TOKEN_PATH: TOKEN})
+    for pair in ((url, VALIDATE_URL), (CONFIRM_URL, url)):
+        result = await wire.build(Mpesa).register_c2b_urls(*pair, CREDENTIALS)
+        assert (result.verdict, result.failure.code) == (Verdict.REFUSED, "configuration_error")
+    assert wire.requests + wire.early == []

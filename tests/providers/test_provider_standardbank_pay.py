@@ -9,7 +9,16 @@ import pytest
 from pydantic import SecretStr
 
 from payflow.core.money import Money
-from payflow.gateway.contract import ActionType, Cancels, Customer, NextAction, Operation, Verdict, WebhookRefused
+from payflow.gateway.contract import (
+    ActionType,
+    Cancels,
+    Customer,
+    NextAction,
+    Operation,
+    Refunds,
+    Verdict,
+    WebhookRefused,
+)
 from payflow.providers.standardbank_pay import StandardBankPay, StandardBankPayCredentials
 from tests.providers.contract_suite import (
     BASE_URL,
@@ -444,3 +453,8 @@ def test_it_says_that_it_is_simulated_and_has_no_live_address() -> None:
 
 def test_it_cannot_cancel() -> None:
     assert not isinstance(Wire().build(StandardBankPay), Cancels)
+
+
+def test_it_makes_no_refunds_and_says_what_to_do_instead() -> None:
+    assert not isinstance(Wire().build(StandardBankPay), Refunds)
+    assert "new payment out" in (StandardBankPay.declaration.refund_alternative or "")

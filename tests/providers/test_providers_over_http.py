@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -17,10 +17,20 @@ from pydantic import SecretStr
 from payflow.core.money import Money
 from payflow.gateway.contract import (
     ActionType,
+    AirtimeVariation,
     Customer,
+    Destination,
+    DestinationType,
+    LookupFailed,
+    Operation,
+    PayoutOrder,
     ProviderEvent,
+    PurchaseOrder,
     Query,
+    RefundOrder,
+    RefundQuery,
     Result,
+    ServiceCategory,
     Submission,
     Trust,
     Verdict,
@@ -35,8 +45,9 @@ from payflow.providers.mpesa import Mpesa, MpesaCredentials
 from payflow.providers.paystack import Paystack, PaystackCredentials
 from payflow.providers.standardbank_pay import StandardBankPay, StandardBankPayCredentials
 from payflow.providers.stripe import Stripe, StripeCredentials
+from payflow.providers.vtpass import Vtpass, VtpassCredentials
 from payflow.simulator import SimulatorSettings, create_simulator
-from tests.providers.contract_suite import a_query, an_order
+from tests.providers.contract_suite import TRANSACTION_ID, a_query, an_order
 
 ADAPTERS: dict[str, Any] = {
     "paystack": Paystack,
@@ -47,7 +58,8 @@ ADAPTERS: dict[str, Any] = {
     "cpay": Cpay,
     "flutterwave": Flutterwave,
 }
-BY_PATH = {adapter.declaration.path_name: name for name, adapter in ADAPTERS.items()}
+SELLERS: dict[str, Any] = {"vtpass": Vtpass}  # of airtime; they collect nothing
+BY_PATH = {adapter.declaration.path_name: name for name, adapter in (ADAPTERS | SELLERS).items()}
 CURRENCIES = dict.fromkeys(ADAPTERS, "USD") | {
     "mpesa": "KES",
     "standardbank_pay": "ZAR",
@@ -84,7 +96,8 @@ class Bench:
         self.client = client
         self.webhooks: list[tuple[str, WebhookRequest]] = []
         self.adapters = {
-            name: adapter(http, f"{url}/{name}", lambda: datetime.now(UTC)) for name, adapter in ADAPTERS.items()
+            name: adapter(http, f"{url}/{name}", lambda: datetime.now(UTC))
+            for name, adapter in (ADAPTERS | SELLERS).items()
         }
         self.credentials: dict[str, Any] = {
             "paystack": PaystackCredentials(secret_key=SecretStr(settings.paystack_secret_key)),
@@ -111,11 +124,17 @@ class Bench:
                 api_key=SecretStr(settings.moniepoint_api_key),
                 secret_key=SecretStr(settings.moniepoint_secret_key),
                 contract_code=settings.moniepoint_contract_code,
+                source_account_number=settings.moniepoint_source_account_number,
             ),
             "cpay": CpayCredentials(
                 api_key=SecretStr(settings.cpay_api_key),
                 client_code=settings.cpay_client_code,
                 secret=SecretStr(settings.cpay_secret),
+            ),
+            "vtpass": VtpassCredentials(
+                api_key=SecretStr(settings.vtpass_api_key),
+                public_key=SecretStr(settings.vtpass_public_key),
+                secret_key=SecretStr(settings.vtpass_secret_key),
             ),
         }
 
@@ -195,7 +214,7 @@ async def running() -> AsyncIterator[Bench]:
         name = BY_PATH[request.url.path.split("/webhooks/")[1].partition("/")[0]]
         headers = {key.lower(): value for key, value in request.headers.items()}
         bench.webhooks.append((name, WebhookRequest(headers, await request.aread(), datetime.now(UTC))))
-        return httpx.Response(200)
+        return httpx.Response(200, content=(ADAPTERS | SELLERS)[name].declaration.webhook_answer)
 
     settings = SimulatorSettings(port=listener.getsockname()[1], customer_delay_seconds=0.02, slow_seconds=0.1)
     app = create_simulator(settings, transport=httpx.MockTransport(receive))
@@ -511,12 +530,14 @@ async def test_a_session_at_stripe_that_was_paid_cannot_be_cancelled(bench: Benc
     assert (result.verdict, result.paid) == (Verdict.COMPLETED, Money(50_000, "USD"))
 
 
-async def test_a_session_at_stripe_is_also_found_by_its_payment_intent(bench: Bench) -> None:
+async def test_a_session_at_stripe_is_also_asked_for_by_its_payment_intent(bench: Bench) -> None:
     attempt = await bench.collect("stripe", "success")
-    session_id, intent_id = (await attempt.ended()).provider_references
+    _, intent_id, charge_id = (await attempt.ended()).provider_references
     by_intent = dataclasses.replace(attempt.query, provider_references=(intent_id,))
     result = await bench.adapters["stripe"].fetch(by_intent, bench.credentials["stripe"])
-    assert (result.verdict, result.provider_references) == (Verdict.COMPLETED, (session_id, intent_id))
+    assert (result.verdict, result.reference) == (Verdict.COMPLETED, attempt.query.reference)
+    assert (result.requested, result.paid) == (money(attempt), money(attempt))
+    assert result.provider_references == (intent_id, charge_id)
 
 
 @pytest.mark.parametrize("camel_case", [False, True])
@@ -679,3 +700,541 @@ async def test_a_declined_customer_whose_page_at_flutterwave_is_closed_has_cance
     assert (await attempt.ended()).verdict is Verdict.DECLINED
     result = await bench.adapters["flutterwave"].cancel(attempt.query, bench.credentials["flutterwave"])
     assert (result.verdict, result.session_open) == (Verdict.CANCELLED, False)
+
+
+# Airtime and data at VTPass
+
+
+@dataclasses.dataclass
+class Bought:
+    """A purchase and what was answered; `ask` makes its request's id again, from our reference and time alone."""
+
+    bench: Bench
+    order: PurchaseOrder
+    result: Result
+
+    async def ask(self) -> Result:
+        order = self.order
+        query = Query(Operation.PURCHASE, order.reference, (), order.amount, order.created_at)
+        result: Result = await self.bench.adapters["vtpass"].fetch_purchase(query, self.bench.credentials["vtpass"])
+        return result
+
+    async def ended(self) -> Result:
+        result: Result = await until(self.ask, lambda result: result.verdict is not Verdict.PROCESSING)
+        return result
+
+    async def charges(self) -> list[int]:
+        listed = await self.bench.control("GET", "/charges?provider=vtpass")
+        rows = [row for row in listed["charges"] if row["reference"].endswith(self.order.reference)]
+        return [sum(row[name] for row in rows) for name in ("submissions", "charges", "money_taken_minor")]
+
+    async def events(self, count: int = 1) -> list[ProviderEvent]:
+        async def told() -> list[ProviderEvent]:
+            adapter = self.bench.adapters["vtpass"]
+            return [event for _, webhook in self.bench.webhooks for event in adapter.translate(webhook)]
+
+        found: list[ProviderEvent] = await until(told, lambda found: len(found) >= count)
+        return found
+
+
+async def buy(bench: Bench, outcome: str = "success", **changes: Any) -> Bought:
+    await bench.control("POST", "/outcomes", provider="vtpass", operation="purchase", outcome=outcome, times=1)
+    reference = f"suite{next(numbers):021d}"
+    order = PurchaseOrder(reference, TRANSACTION_ID, datetime.now(UTC), "mtn", Money(50_000, "NGN"), "+2348031234567")
+    order = dataclasses.replace(order, **changes)
+    adapter = bench.adapters["vtpass"]
+    adapter.check_purchase(order)
+    return Bought(bench, order, await adapter.purchase(order, bench.credentials["vtpass"]))
+
+
+BUNDLE = {"service_id": "mtn-data", "variation_code": "mtn-10mb-100", "amount": Money(10_000, "NGN")}
+
+
+@pytest.mark.parametrize("old_answers", [False, True])
+@pytest.mark.parametrize("changes", [{}, BUNDLE], ids=["airtime", "data"])
+async def test_what_vtpass_delivers_at_once_is_bought_once_and_told_by_no_webhook(
+    bench: Bench, changes: dict[str, Any], old_answers: bool
+) -> None:
+    await bench.control("POST", "/settings", vtpass_old_answers=old_answers)
+    bought = await buy(bench, **changes)
+    # The older answer to airtime tells no status: it was accepted, and has to be asked about.
+    accepted = Verdict.PROCESSING if old_answers and not changes else Verdict.COMPLETED
+    assert bought.result.verdict is accepted
+    asked = await bought.ask()
+    assert (asked.verdict, asked.reference) == (Verdict.COMPLETED, bought.order.reference)
+    assert (asked.requested, asked.paid, asked.fee) == (bought.order.amount, None, None)
+    assert asked.provider_references == bought.result.provider_references
+    assert await bought.charges() == [1, 1, bought.order.amount.minor]
+    assert bench.webhooks == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "failure"),
+    [("asynchronous", Verdict.COMPLETED, None), ("asynchronous_failure", Verdict.DECLINED, "declined")],
+)
+async def test_a_pending_purchase_at_vtpass_is_ended_by_requery_and_hinted_at_by_webhook(
+    bench: Bench, outcome: str, verdict: Verdict, failure: str | None
+) -> None:
+    bought = await buy(bench, outcome)
+    assert bought.result.verdict is Verdict.PROCESSING
+    ended = await bought.ended()
+    assert (ended.verdict, ended.failure and ended.failure.code) == (verdict, failure)
+    (event,) = await bought.events()
+    assert (event.trust, event.operation, event.references) == (
+        Trust.CONFIRM,
+        Operation.PURCHASE,
+        (bought.order.reference,),
+    )
+    assert event.provider_references == ended.provider_references
+    assert event.result == ended
+
+
+async def test_a_purchase_that_vtpass_declines_cost_nothing(bench: Bench) -> None:
+    bought = await buy(bench, "decline")
+    assert (bought.result.verdict, bought.result.raw_status) == (Verdict.DECLINED, "016 failed")
+    assert (await bought.ask()).verdict is Verdict.DECLINED
+    assert await bought.charges() == [1, 1, 0]
+
+
+async def test_a_delivery_that_vtpass_takes_back_has_failed(bench: Bench) -> None:
+    bought = await buy(bench, "late_failure")
+    assert bought.result.verdict is Verdict.COMPLETED
+    (event,) = await bought.events()
+    assert event.result is not None
+    assert (event.result.verdict, event.result.raw_status) == (Verdict.DECLINED, "040 reversed")
+    asked = await bought.ask()
+    assert (asked.verdict, asked.requested) == (Verdict.DECLINED, None)
+
+
+@pytest.mark.parametrize("outcome", ["timeout_after_charging", "server_error_after_charging", "dropped_after_charging"])
+async def test_a_purchase_at_vtpass_whose_answer_was_lost_is_found_by_the_same_id(bench: Bench, outcome: str) -> None:
+    bought = await buy(bench, outcome)
+    assert (bought.result.verdict, bought.result.failure) == (Verdict.UNKNOWN, None)
+    asked = await bought.ask()
+    assert (asked.verdict, asked.requested) == (Verdict.COMPLETED, bought.order.amount)
+    assert await bought.charges() == [1, 1, 50_000]
+
+
+@pytest.mark.parametrize("outcome", ["server_error", "html_error", "rate_limited"])
+async def test_a_purchase_that_never_reached_vtpass_is_unknown_and_then_not_known(bench: Bench, outcome: str) -> None:
+    bought = await buy(bench, outcome)
+    assert bought.result.verdict is Verdict.UNKNOWN
+    asked = await bought.ask()
+    assert (asked.verdict, asked.expirable) == (Verdict.NOT_FOUND, False)
+    assert await bought.charges() == [1, 0, 0]
+
+
+async def test_the_same_purchase_sent_twice_to_vtpass_is_unknown_and_bought_once(bench: Bench) -> None:
+    first = await buy(bench)
+    again = await bench.adapters["vtpass"].purchase(first.order, bench.credentials["vtpass"])
+    assert (again.verdict, again.raw_status) == (Verdict.UNKNOWN, "014")
+    assert (await first.ask()).verdict is Verdict.COMPLETED
+    assert await first.charges() == [2, 1, 50_000]
+
+
+async def test_a_number_charged_a_moment_ago_is_unknown_to_us_and_not_charged_by_vtpass(bench: Bench) -> None:
+    await bench.control("POST", "/settings", vtpass_repeat_seconds=30)
+    await buy(bench)
+    second = await buy(bench)
+    assert (second.result.verdict, second.result.raw_status) == (Verdict.UNKNOWN, "019")
+    assert (await second.ask()).verdict is Verdict.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({**BUNDLE, "variation_code": "mtn-nothing"}, "unknown_variation"),
+        ({"service_id": "nothing"}, "unknown_service"),
+        ({"amount": Money(400, "NGN")}, "amount_too_small"),
+        ({"amount": Money(50_000_100, "NGN")}, "amount_too_large"),
+        ({"created_at": datetime(2026, 1, 1, tzinfo=UTC)}, "invalid_request"),
+    ],
+)
+async def test_an_order_that_vtpass_refuses_says_why_and_buys_nothing(
+    bench: Bench, changes: dict[str, Any], code: str
+) -> None:
+    bought = await buy(bench, **changes)
+    assert (bought.result.verdict, bought.result.failure and bought.result.failure.code) == (Verdict.REFUSED, code)
+    assert await bought.charges() == [0, 0, 0]
+
+
+async def test_an_empty_wallet_at_vtpass_is_refused(bench: Bench) -> None:
+    bought = await buy(bench, "refuse")
+    assert (bought.result.verdict, bought.result.raw_status) == (Verdict.REFUSED, "018")
+
+
+async def test_the_face_value_of_another_bundle_is_told_as_it_is(bench: Bench) -> None:
+    """A fixed price goes before the amount sent: whoever compares sees that it is another."""
+    bought = await buy(bench, **{**BUNDLE, "amount": Money(9_000, "NGN")})
+    assert (bought.result.verdict, bought.result.requested) == (Verdict.COMPLETED, Money(10_000, "NGN"))
+    half = await buy(bench, "wrong_amount")
+    assert (half.result.verdict, half.result.requested) == (Verdict.COMPLETED, Money(25_000, "NGN"))
+
+
+async def test_a_requery_that_fails_says_nothing(bench: Bench) -> None:
+    bought = await buy(bench, "webhook_only")
+    (event,) = await bought.events()
+    assert event.result is not None
+    assert event.result.verdict is Verdict.COMPLETED
+    assert (await bought.ask()).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("old_answers", [False, True])
+async def test_what_vtpass_sells_is_listed(bench: Bench, old_answers: bool) -> None:
+    await bench.control("POST", "/settings", vtpass_old_answers=old_answers)
+    adapter, credentials = bench.adapters["vtpass"], bench.credentials["vtpass"]
+    airtime = await adapter.services(ServiceCategory.AIRTIME, credentials)
+    assert [service.id for service in airtime] == ["mtn", "glo", "airtel", "etisalat"]
+    assert (airtime[0].smallest, airtime[0].largest) == (Money(500, "NGN"), Money(50_000_000, "NGN"))
+    data = await adapter.services(ServiceCategory.DATA, credentials)
+    assert "mtn-data" in {service.id for service in data}
+    bundles = await adapter.variations("mtn-data", credentials)
+    assert bundles[0] == AirtimeVariation("mtn-10mb-100", "N100 100MB - 24 hrs", Money(10_000, "NGN"))
+    with pytest.raises(LookupFailed) as failed:
+        await adapter.variations("nothing", credentials)
+    assert failed.value.failure is not None
+    assert failed.value.failure.code == "unknown_service"
+
+
+async def test_wrong_keys_at_vtpass_are_refused(bench: Bench) -> None:
+    adapter, credentials = bench.adapters["vtpass"], bench.credentials["vtpass"]
+    bought = await buy(bench)
+    wrong = credentials.model_copy(update={"secret_key": SecretStr("SK_another")})
+    refused = await adapter.purchase(dataclasses.replace(bought.order, reference="another"), wrong)
+    assert (refused.verdict, refused.failure.code) == (Verdict.REFUSED, "authentication_failed")
+    # Nothing is said of what was bought before.
+    query = Query(Operation.PURCHASE, bought.order.reference, (), bought.order.amount, bought.order.created_at)
+    assert (await adapter.fetch_purchase(query, wrong)).verdict is Verdict.UNKNOWN
+    with pytest.raises(LookupFailed) as failed:
+        await adapter.services(
+            ServiceCategory.DATA, credentials.model_copy(update={"public_key": SecretStr("PK_another")})
+        )
+    assert failed.value.failure is not None
+    assert failed.value.failure.code == "authentication_failed"
+
+
+# Refunds and transfers out of Moniepoint, transfers out of C-Pay
+
+
+@dataclasses.dataclass
+class Refund:
+    attempt: Attempt
+    query: RefundQuery
+    started: Result
+
+    async def fetch(self) -> Result:
+        bench, name = self.attempt.bench, self.attempt.provider
+        result: Result = await bench.adapters[name].fetch_refund(self.query, bench.credentials[name])
+        return result
+
+    async def ended(self) -> Result:
+        result: Result = await until(self.fetch, lambda result: result.verdict is not Verdict.PROCESSING)
+        return result
+
+    async def events(self, count: int = 1) -> list[ProviderEvent]:
+        """The next events of this refund, each proven and translated by the adapter."""
+
+        async def translated() -> list[ProviderEvent]:
+            bench, name = self.attempt.bench, self.attempt.provider
+            adapter, found = bench.adapters[name], []
+            for provider, webhook in bench.webhooks:
+                if provider == name:
+                    adapter.verify_webhook(webhook, [bench.credentials[name]])
+                    found += adapter.translate(webhook)
+            return [event for event in found if self.query.reference in event.references]
+
+        found: list[ProviderEvent] = await until(translated, lambda found: len(found) >= count)
+        return found
+
+
+async def paid_at_moniepoint(bench: Bench) -> Attempt:
+    attempt = await bench.collect("moniepoint", "success")
+    result = await attempt.ended()
+    assert result.verdict is Verdict.COMPLETED
+    return dataclasses.replace(
+        attempt, query=dataclasses.replace(attempt.query, provider_references=result.provider_references)
+    )
+
+
+async def refund(attempt: Attempt, minor: int, outcome: str = "success", reference: str | None = None) -> Refund:
+    bench, name = attempt.bench, attempt.provider
+    await bench.control("POST", "/outcomes", provider=name, outcome=outcome, times=1, operation="refund")
+    amount = Money(minor, attempt.query.amount.currency)
+    order = RefundOrder(
+        reference=reference or f"refund{next(numbers):020d}",
+        transaction_id=TRANSACTION_ID,
+        payment=attempt.query,
+        amount=amount,
+        whole=amount == attempt.query.amount,
+        callback_url="http://merchant.test/api/v1/webhooks/moniepoint/abc",
+        reason="Returned goods",
+    )
+    bench.adapters[name].check_refund(order)
+    started = await bench.adapters[name].refund(order, bench.credentials[name])
+    query = RefundQuery(
+        order.reference, started.provider_references, amount, datetime.now(UTC) - timedelta(hours=1), attempt.query
+    )
+    return Refund(attempt, query, started)
+
+
+async def test_moniepoint_refunds_a_part_and_then_the_rest_but_no_more(bench: Bench) -> None:
+    attempt = await paid_at_moniepoint(bench)
+    for minor in (20_000, 30_000):
+        given_back = await refund(attempt, minor)
+        assert (given_back.started.verdict, given_back.started.requested) == (Verdict.PROCESSING, Money(minor, "NGN"))
+        (event,) = await given_back.events()
+        assert (event.trust, event.operation) == (Trust.SIGNED, Operation.REFUND)
+        assert event.payment_references == attempt.query.provider_references
+        assert event.result is not None
+        result = await given_back.fetch()
+        for told in (event.result, result):
+            assert (told.verdict, told.requested) == (Verdict.COMPLETED, Money(minor, "NGN"))
+            assert told.provider_references == (given_back.query.reference,)
+    assert (await attempt.charges())["refunded_minor"] == 50_000
+    too_much = await refund(attempt, 10_000)
+    assert too_much.started.verdict is Verdict.REFUSED
+    assert too_much.started.failure is not None
+    assert too_much.started.failure.code == "already_refunded"
+    assert (await attempt.charges())["refunded_minor"] == 50_000
+    assert (await attempt.fetch()).verdict is Verdict.COMPLETED
+
+
+async def test_moniepoint_refunds_no_more_than_is_left_while_one_is_under_way(bench: Bench) -> None:
+    attempt = await paid_at_moniepoint(bench)
+    assert (await refund(attempt, 30_000, "silent")).started.verdict is Verdict.PROCESSING
+    second = await refund(attempt, 30_000)
+    assert (second.started.verdict, second.started.failure and second.started.failure.code) == (
+        Verdict.REFUSED,
+        "refund_too_large",
+    )
+
+
+async def test_a_refund_at_moniepoint_that_fails_leaves_all_to_be_refunded(bench: Bench) -> None:
+    attempt = await paid_at_moniepoint(bench)
+    failed = await refund(attempt, 50_000, "decline")
+    assert failed.started.verdict is Verdict.PROCESSING
+    (event,) = await failed.events()
+    assert event.result is not None
+    for told in (event.result, await failed.fetch()):
+        assert (told.verdict, told.failure and told.failure.code) == (Verdict.DECLINED, "refund_failed")
+    again = await refund(attempt, 50_000)
+    assert (await again.ended()).verdict is Verdict.COMPLETED
+    assert (await attempt.charges())["refunded_minor"] == 50_000
+
+
+async def test_a_refund_at_moniepoint_may_fail_after_its_success(bench: Bench) -> None:
+    late = await refund(await paid_at_moniepoint(bench), 50_000, "late_failure")
+    told = [event.result.verdict for event in await late.events(2) if event.result]
+    assert told == [Verdict.COMPLETED, Verdict.DECLINED]
+    assert (await late.fetch()).verdict is Verdict.DECLINED
+
+
+@pytest.mark.parametrize("outcome", ["timeout_after_charging", "server_error_after_charging", "dropped_after_charging"])
+async def test_moniepoint_tells_by_our_reference_what_became_of_a_refund(bench: Bench, outcome: str) -> None:
+    attempt = await paid_at_moniepoint(bench)
+    lost = await refund(attempt, 50_000, outcome)
+    assert (lost.started.verdict, lost.query.provider_references) == (Verdict.UNKNOWN, ())
+    assert (await lost.ended()).verdict is Verdict.COMPLETED
+    # The same reference again is not a second refund, and not a failure either.
+    again = await refund(attempt, 50_000, reference=lost.query.reference)
+    assert again.started.verdict is Verdict.UNKNOWN
+    assert (await attempt.charges())["refunded_minor"] == 50_000
+
+
+@pytest.mark.parametrize("outcome", ["server_error", "html_error"])
+async def test_a_refund_that_never_reached_moniepoint_is_not_found_after_a_while(bench: Bench, outcome: str) -> None:
+    lost = await refund(await paid_at_moniepoint(bench), 50_000, outcome)
+    assert lost.started.verdict is Verdict.UNKNOWN
+    assert (await lost.fetch()).verdict is Verdict.NOT_FOUND
+    young = dataclasses.replace(lost, query=dataclasses.replace(lost.query, created_at=datetime.now(UTC)))
+    assert (await young.fetch()).verdict is Verdict.UNKNOWN
+
+
+async def test_moniepoint_refuses_a_refund_from_an_empty_wallet_and_of_a_card(bench: Bench) -> None:
+    refused = await refund(await paid_at_moniepoint(bench), 50_000, "refuse")
+    assert (refused.started.verdict, refused.started.failure and refused.started.failure.code) == (
+        Verdict.REFUSED,
+        "insufficient_balance",
+    )
+    card = await bench.collect("moniepoint", "success", method="card")
+    await card.ended()
+    refused = await refund(card, 50_000)
+    assert (refused.started.verdict, refused.started.failure and refused.started.failure.code) == (
+        Verdict.REFUSED,
+        "refund_not_possible",
+    )
+
+
+DESTINATIONS = {
+    "moniepoint": Destination(DestinationType.BANK_ACCOUNT, "Simulated Holder", "058", "0123456789"),
+    "cpay": Destination(DestinationType.MOBILE_MONEY, "Thabo Mokoena", "mpesa", phone="+26657012345"),
+}
+
+
+async def pay_out(bench: Bench, provider: str, outcome: str = "success", **changes: Any) -> Attempt:
+    await bench.control("POST", "/outcomes", provider=provider, outcome=outcome, times=1, operation="payout")
+    order = PayoutOrder(
+        reference=f"payout{next(numbers):020d}",
+        transaction_id=TRANSACTION_ID,
+        amount=Money(50_000, CURRENCIES[provider]),
+        destination=DESTINATIONS[provider],
+        callback_url=f"http://merchant.test/api/v1/webhooks/{provider}/abc",
+        description="Withdrawal",
+    )
+    order = dataclasses.replace(order, **changes)
+    adapter = bench.adapters[provider]
+    adapter.check_payout(order)
+    result = await adapter.pay_out(order, bench.credentials[provider])
+    query = Query(
+        Operation.PAYOUT, order.reference, result.provider_references, order.amount, datetime.now(UTC)
+    )  # fmt: skip
+    return Attempt(bench, provider, query, result)
+
+
+async def sent(attempt: Attempt) -> Result:
+    bench = attempt.bench
+    result: Result = await bench.adapters[attempt.provider].fetch_payout(
+        attempt.query, bench.credentials[attempt.provider]
+    )
+    return result
+
+
+async def payouts(attempt: Attempt) -> tuple[int, str | None]:
+    """How many exist under this reference, and how the last one stands."""
+    row = await attempt.charges()
+    assert {item["operation"] for item in row["attempts"]} == {"payout"}
+    return row["charges"], row["status"]
+
+
+async def test_a_transfer_by_moniepoint_is_told_at_once_by_webhook_and_by_query(bench: Bench) -> None:
+    attempt = await pay_out(bench, "moniepoint")
+    (event,) = await attempt.events()
+    assert (event.trust, event.operation, event.references) == (
+        Trust.SIGNED,
+        Operation.PAYOUT,
+        (attempt.query.reference,),
+    )
+    assert event.result is not None
+    for told in (attempt.collected, event.result, await sent(attempt)):
+        assert (told.verdict, told.requested, told.fee) == (Verdict.COMPLETED, money(attempt), Money(1_000, "NGN"))
+    assert await payouts(attempt) == (1, "paid")
+
+
+async def authorise(attempt: Attempt, code: str) -> Result:
+    bench = attempt.bench
+    result: Result = await bench.adapters["moniepoint"].submit(
+        attempt.query, Submission(ActionType.OTP, SecretStr(code)), bench.credentials["moniepoint"]
+    )
+    return result
+
+
+async def test_a_transfer_by_moniepoint_waits_for_the_right_code(bench: Bench) -> None:
+    attempt = await pay_out(bench, "moniepoint", "needs_otp")
+    assert attempt.collected.verdict is Verdict.REQUIRES_ACTION
+    assert attempt.collected.next_action is not None
+    assert attempt.collected.next_action.type is ActionType.OTP
+    assert (await sent(attempt)).next_action == attempt.collected.next_action
+    wrong = await authorise(attempt, "654321")
+    assert wrong.verdict is Verdict.REQUIRES_ACTION
+    assert wrong.next_action is not None
+    assert wrong.next_action != attempt.collected.next_action
+    assert await payouts(attempt) == (1, "pending")
+    right = await authorise(attempt, "123456")
+    assert (right.verdict, right.requested) == (Verdict.COMPLETED, money(attempt))
+    (event,) = await attempt.events()
+    assert event.type == "SUCCESSFUL_DISBURSEMENT"
+    # A code given twice changes nothing: the transfer says how it stands.
+    assert (await authorise(attempt, "123456")).verdict is Verdict.COMPLETED
+    assert await payouts(attempt) == (1, "paid")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdicts", "failure"),
+    [
+        ("decline", [Verdict.DECLINED], "transfer_failed"),
+        ("late_failure", [Verdict.COMPLETED, Verdict.REVERSED], None),
+        ("duplicate", [Verdict.COMPLETED] * 3, None),
+    ],
+)
+async def test_a_transfer_by_moniepoint_that_ends_otherwise_is_told_so(
+    bench: Bench, outcome: str, verdicts: list[Verdict], failure: str | None
+) -> None:
+    attempt = await pay_out(bench, "moniepoint", outcome)
+    events = await attempt.events(len(verdicts))
+    assert [event.result.verdict for event in events if event.result] == verdicts
+    assert len({event.dedupe_key for event in events}) == len(set(verdicts))
+    result = await sent(attempt)
+    assert (result.verdict, result.failure and result.failure.code) == (verdicts[-1], failure)
+
+
+@pytest.mark.parametrize("provider", DESTINATIONS)
+@pytest.mark.parametrize("outcome", ["timeout_after_charging", "server_error_after_charging", "dropped_after_charging"])
+async def test_a_transfer_whose_answer_is_lost_is_found_by_our_reference(
+    bench: Bench, provider: str, outcome: str
+) -> None:
+    attempt = await pay_out(bench, provider, outcome)
+    assert (attempt.collected.verdict, attempt.query.provider_references) == (Verdict.UNKNOWN, ())
+    result = await until(lambda: sent(attempt), lambda result: result.verdict is Verdict.COMPLETED)
+    assert result.amount_bound or result.requested == money(attempt)
+    again = await pay_out(bench, provider, reference=attempt.query.reference)
+    assert again.collected.verdict is Verdict.UNKNOWN
+    await until(lambda: payouts(attempt), lambda found: found == (1, "paid"))
+
+
+@pytest.mark.parametrize("provider", DESTINATIONS)
+@pytest.mark.parametrize("outcome", ["server_error", "html_error"])
+async def test_a_transfer_that_never_arrived_is_not_found_which_proves_nothing(
+    bench: Bench, provider: str, outcome: str
+) -> None:
+    attempt = await pay_out(bench, provider, outcome)
+    assert attempt.collected.verdict is Verdict.UNKNOWN
+    result = await sent(attempt)
+    assert (result.verdict, result.expirable) == (Verdict.NOT_FOUND, False)
+
+
+@pytest.mark.parametrize(
+    ("provider", "outcome", "failure"),
+    [
+        ("moniepoint", "refuse", "insufficient_balance"),
+        ("moniepoint", "rate_limited", "rate_limited"),
+        ("cpay", "refuse", "invalid_phone"),
+        ("cpay", "rate_limited", "rate_limited"),
+    ],
+)
+async def test_a_transfer_that_is_refused_was_never_made(
+    bench: Bench, provider: str, outcome: str, failure: str
+) -> None:
+    attempt = await pay_out(bench, provider, outcome)
+    assert (attempt.collected.verdict, attempt.collected.failure and attempt.collected.failure.code) == (
+        Verdict.REFUSED,
+        failure,
+    )
+    assert await payouts(attempt) == (0, None)
+
+
+async def test_moniepoint_refuses_the_same_transfer_within_two_minutes_and_an_unknown_account(bench: Bench) -> None:
+    await pay_out(bench, "moniepoint")
+    repeated = await pay_out(bench, "moniepoint")
+    unknown = await pay_out(
+        bench, "moniepoint", destination=dataclasses.replace(DESTINATIONS["moniepoint"], account_number="0000000000")
+    )
+    assert [item.collected.failure and item.collected.failure.code for item in (repeated, unknown)] == [
+        "repeated_transfer",
+        "invalid_account",
+    ]
+    other = await pay_out(bench, "moniepoint", amount=Money(60_000, "NGN"))
+    assert other.collected.verdict is Verdict.COMPLETED
+
+
+async def test_moniepoint_lists_banks_and_names_the_holder_of_an_account(bench: Bench) -> None:
+    adapter, credentials = bench.adapters["moniepoint"], bench.credentials["moniepoint"]
+    banks = await adapter.banks("NGN", credentials)
+    assert ("058", "GTBank", "NGN") in [(bank.code, bank.name, bank.currency) for bank in banks]
+    holder = await adapter.resolve_account(DESTINATIONS["moniepoint"], credentials)
+    assert (holder.name, holder.bank_code) == ("SIMULATED HOLDER", "058")
+    with pytest.raises(LookupFailed) as failed:
+        await adapter.resolve_account(
+            dataclasses.replace(DESTINATIONS["moniepoint"], account_number="0000000000"), credentials
+        )
+    assert failed.value.failure is not None
+    assert failed.value.failure.code == "invalid_account"

@@ -24,6 +24,7 @@ class Receiver:
     def __init__(self) -> None:
         self.requests: list[httpx.Request] = []
         self.answers: list[int] = []
+        self.words = b""
         self.delay_seconds = 0.0
         self.arrived = asyncio.Event()
 
@@ -32,7 +33,7 @@ class Receiver:
             await asyncio.sleep(self.delay_seconds)
         self.requests.append(request)
         self.arrived.set()
-        return httpx.Response(self.answers.pop(0) if self.answers else 200)
+        return httpx.Response(self.answers.pop(0) if self.answers else 200, content=self.words)
 
     @property
     def bodies(self) -> list[Any]:

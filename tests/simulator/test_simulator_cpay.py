@@ -202,3 +202,65 @@ async def test_a_paid_order_can_only_be_reversed(by_hand):
     assert (await by_hand.post("/_control/charges/cpay/order1/cancel")).status_code == 409
     await by_hand.control("POST", "/charges/cpay/order1/reverse")
     assert told(await status(by_hand))["PaymentRequestStatus"] == "reversed"
+
+
+TOP_UP = "/cpay/api/disbursements/wallet-topup-advance"
+MPESA = {"destinationOperator": "mpesa", "destinationWalletNumber": "57012345"}
+KYC = {"additionalData": {"recipientKyc": {"fullName": "Thabo Mokoena"}}}
+
+
+async def top_up(client, headers=HEADERS, params=MPESA, **changes):
+    body = {name: value for name, value in ORDER.items() if name not in ("otp", "otpMedium")} | KYC | changes
+    body.setdefault("checksum", checksum(body))
+    wrapped = {"transactionRequest": {"transactionRequest": body}}
+    return await client.post(TOP_UP, params=params, json=wrapped, headers=headers)
+
+
+async def test_money_sent_is_accepted_then_processed_and_called_back(client):
+    answer = told(await top_up(client))
+    assert (answer["StatusCode"], answer["PaymentRequestStatus"]) == ("0000", "ACCEPTED")
+    assert answer["CPayTransactionId"].startswith("cp")
+    await client.receiver.wait()
+    assert client.receiver.bodies[0]["extTransactionId"] == "order1"
+    assert told(await status(client))["PaymentRequestStatus"] == "processed"
+    row = (await client.control("GET", "/charges?reference=order1"))["charges"][0]
+    assert (row["charges"], row["status"], row["money_taken_minor"]) == (1, "paid", 0)
+    again = await top_up(client)
+    assert (again.status_code, told(again)["ReasonCode"]) == (400, "duplicateTransaction")
+
+
+@pytest.mark.parametrize(
+    ("params", "changes", "field"),
+    [
+        ({**MPESA, "destinationOperator": "bank"}, {}, "destinationOperator"),
+        ({**MPESA, "destinationWalletNumber": "+26657012345"}, {}, "destinationWalletNumber"),
+        ({}, {}, "destinationWalletNumber"),
+        (MPESA, {"additionalData": {}}, "recipientKyc"),
+        (MPESA, {"currency": "ZAR"}, "currency"),
+        (MPESA, {"amount": "1"}, "amount"),
+        (MPESA, {"checksum": "x"}, "Checksum"),
+    ],
+)
+async def test_money_is_sent_only_by_a_whole_order(client, params, changes, field):
+    response = await top_up(client, params=params, **changes)
+    assert response.status_code == 400
+    assert field in told(response)["Description"]
+    assert (await client.control("GET", "/charges"))["charges"] == []
+
+
+async def test_an_order_to_send_money_is_wrapped_twice_and_needs_the_key(client):
+    body = ORDER | KYC
+    for wrong in (body, {"transactionRequest": body}, {"transactionRequest": {"transactionRequest": [1]}}):
+        assert (await client.post(TOP_UP, params=MPESA, json=wrong, headers=HEADERS)).status_code == 400
+    assert (await top_up(client, headers={})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [("19.01", ["denied"]), ("19.28", ["processed", "reversed"]), ("19.09", ["processed"] * 3)],
+)
+async def test_the_amount_chooses_what_becomes_of_money_sent(client, amount, words):
+    await top_up(client, amount=amount)
+    await client.settled()
+    assert [body["paymentRequestStatus"] for body in client.receiver.bodies] == words
+    assert told(await status(client))["PaymentRequestStatus"] == words[-1]

@@ -284,3 +284,199 @@ async def test_its_answers_fit_the_description(client):
         assert response.status_code == status
         body = known_parts(spec, "GET", path, status, response.json())
         specs.validate_response(spec, "GET", path, status, body)
+
+
+# Direct charges, refunds, transfers
+
+CHARGE = {"tx_ref": "order-1", "amount": "7500.50", "currency": "NGN", "email": "ada@example.com"}
+TRANSFER = {
+    "account_bank": "044", "account_number": "0690000040", "amount": 5500.5, "currency": "NGN", "reference": "order-1",
+}  # fmt: skip
+
+
+async def send(client, path, **body):
+    return await client.post(f"/flutterwave{path}", json=body, headers=KEY)
+
+
+async def charge(client, kind, **changes):
+    return await send(client, f"/charges?type={kind}", **(CHARGE | changes))
+
+
+async def test_each_direct_charge_answers_in_its_own_shape(by_hand):
+    otp = (await charge(by_hand, "debit_ng_account", account_bank="044", account_number="0690000031")).json()
+    assert (otp["meta"]["authorization"]["mode"], otp["data"]["status"]) == ("otp", "pending")
+    ussd = (await charge(by_hand, "ussd", tx_ref="order-2", account_bank="058")).json()
+    assert ussd["meta"]["authorization"] == {"mode": "ussd", "note": f"*566*002*{ussd['data']['id']}#"}
+    account = (await charge(by_hand, "bank_transfer", tx_ref="order-3")).json()
+    assert ("data" in account, account["meta"]["authorization"]["transfer_amount"]) == (False, "7500.50")
+    prompt = (await charge(by_hand, "mpesa", tx_ref="order-4", currency="KES", phone_number="254712345678")).json()
+    assert ("meta" in prompt, prompt["data"]["payment_type"]) == (False, "mpesa")
+    wallet = {"currency": "GHS", "phone_number": "233542773934", "network": "MTN"}
+    page = (await charge(by_hand, "mobile_money_ghana", tx_ref="order-5", **wallet)).json()
+    assert "data" not in page
+    path = page["meta"]["authorization"]["redirect"].partition("8090")[2]
+    assert (await by_hand.post(path, data={"action": "decline"})).status_code == 200
+    assert (await verify(by_hand, "order-5"))["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("card", {}, "client is required"),
+        ("mpesa", {"currency": "NGN", "phone_number": "254712345678"}, "currency is invalid"),
+        ("mpesa", {"currency": "KES"}, "phone_number is required"),
+        ("ussd", {}, "account_bank is required"),
+        ("bank_transfer", {"email": ""}, "email is required"),
+        ("bank_transfer", {"amount": "0"}, "amount is invalid"),
+    ],
+)
+async def test_a_direct_charge_is_refused_with_a_message_alone(client, kind, changes, message):
+    response = await charge(client, kind, **changes)
+    assert (response.status_code, response.json()) == (400, {"status": "error", "message": message, "data": None})
+    assert (await client.control("GET", "/charges"))["charges"] == []
+
+
+async def test_a_code_is_taken_once_and_only_where_one_is_asked_for(client):
+    account = {"account_bank": "044", "account_number": "0690000031"}
+    flw_ref = (await charge(client, "debit_ng_account", **account)).json()["data"]["flw_ref"]
+    await client.settled()
+    assert (await verify(client))["status"] == "pending"
+    for otp, status in (("5548", 400), ("12345", 200), ("12345", 400)):
+        response = await send(client, "/validate-charge", otp=otp, flw_ref=flw_ref, type="account")
+        assert response.status_code == status
+    await client.receiver.wait()
+    [body] = client.receiver.bodies
+    assert (body["data"]["status"], body["event.type"]) == ("successful", "ACCOUNT_TRANSACTION")
+    other = (await charge(client, "ussd", tx_ref="order-2", account_bank="058")).json()["data"]["flw_ref"]
+    for name in (other, "nothing"):
+        response = await send(client, "/validate-charge", otp="12345", flw_ref=name, type="account")
+        assert (response.status_code, response.json()["message"]) == (400, "Transaction not found")
+
+
+async def test_a_tx_ref_is_taken_once_by_page_and_charge_together(client):
+    await order(client)
+    response = await charge(client, "ussd", account_bank="058")
+    assert (response.status_code, response.json()["message"]) == (400, "Duplicate transaction reference")
+
+
+async def refund(client, identity, **body):
+    return await send(client, f"/transactions/{identity}/refund", **body)
+
+
+async def test_only_what_was_paid_is_refunded_and_no_more_than_that(by_hand):
+    await order(by_hand)
+    assert (await refund(by_hand, 17, amount=1)).json()["message"] == "No transaction was found for this id"
+    await act(by_hand, "decline")
+    failed = by_hand.receiver.bodies[0]["data"]["id"]
+    assert (await refund(by_hand, failed, amount=1)).status_code == 400
+    await act(by_hand, "pay")
+    identity = (await verify(by_hand))["id"]
+    begun = (await refund(by_hand, identity, amount=500.5, comments="Tea was cold")).json()["data"]
+    assert (begun["tx_id"], begun["amount_refunded"], begun["status"]) == (identity, 500.5, "completed")
+    for amount, status in ((7000.01, 400), (0, 400), ("odd", 400), ("7000", 200), (0.01, 400)):
+        assert (await refund(by_hand, identity, amount=amount)).status_code == status
+    assert (await refund(by_hand, identity)).json()["message"] == "Transaction has been refunded already"
+
+
+async def test_a_refund_is_told_without_an_envelope_and_may_be_steered_by_hand(by_hand):
+    await order(by_hand)
+    await act(by_hand, "pay")
+    identity = (await verify(by_hand))["id"]
+    await by_hand.outcome("flutterwave", "silent", operation="refund")
+    begun = (await refund(by_hand, identity)).json()["data"]
+    await act(by_hand, "refund_settle")
+    told = by_hand.receiver.bodies[-1]
+    assert (told["id"], told["TransactionId"], told["status"]) == (begun["id"], identity, "completed-mpgs")
+    assert (told["AmountRefunded"], "event" in told) == (7500.5, False)
+    assert (await ask(by_hand, f"/refunds/{begun['id']}")).json()["data"]["status"] == "completed-mpgs"
+    await act(by_hand, "refund_fail", 409)
+    assert (await ask(by_hand, "/refunds/17")).status_code == 400
+
+
+async def test_refunds_are_listed_by_day_and_page(start):
+    client = await start(automatic_customer=False, clock=lambda: 1_772_616_615.0)  # 2026-03-04
+    await order(client)
+    await act(client, "pay")
+    identity = (await verify(client))["id"]
+    for _ in range(11):
+        await refund(client, identity, amount=1)
+    body = (await ask(client, "/refunds?from=2026-03-04&to=2026-03-04&page=2")).json()
+    assert (len(body["data"]), body["meta"]["page_info"]) == (1, {"total": 11, "current_page": 2, "total_pages": 2})
+    for days in ("from=2026-03-05", "to=2026-03-03"):
+        assert (await ask(client, f"/refunds?{days}")).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"account_bank": ""}, "account_bank is required"),
+        ({"account_number": None}, "account_number is required"),
+        ({"amount": None}, "amount is required"),
+        ({"amount": 0.005}, "amount is invalid"),
+        ({"currency": "JPY"}, "currency is invalid"),
+        ({"account_number": "0690000036"}, "Payout was made to a blacklisted account number"),
+    ],
+)
+async def test_a_transfer_is_refused_with_a_message_alone(client, changes, message):
+    response = await send(client, "/transfers", **(TRANSFER | changes))
+    assert (response.status_code, response.json()["message"]) == (400, message)
+    assert (await ask(client, "/transfers")).json()["data"] == []
+
+
+async def test_a_transfer_is_queued_told_and_listed(by_hand):
+    queued = (await send(by_hand, "/transfers", **TRANSFER)).json()
+    assert (queued["message"], queued["data"]["status"]) == ("Transfer Queued Successfully", "NEW")
+    again = await send(by_hand, "/transfers", **TRANSFER)
+    assert (again.status_code, again.json()["message"]) == (400, "Transfer with reference already exists")
+    await act(by_hand, "pay")
+    body = by_hand.receiver.bodies[-1]
+    assert (body["event"], body["event.type"], body["data"]["status"]) == (
+        "transfer.completed", "Transfer", "SUCCESSFUL",
+    )  # fmt: skip
+    assert (body["data"]["fullname"], "full_name" in body["data"]) == ("Alexis Sanchez", False)
+    assert (await ask(by_hand, f"/transfers/{queued['data']['id']}")).json()["data"]["amount"] == 5500.5
+    for query, count in (("reference=order-1", 1), ("reference=order-2", 0), ("status=FAILED", 0)):
+        assert len((await ask(by_hand, f"/transfers?{query}")).json()["data"]) == count
+    await act(by_hand, "decline", 409)
+
+
+async def test_a_transfer_abroad_without_a_name_fails_after_it_was_queued(client):
+    wallet = {"account_bank": "MPS", "account_number": "254712345678", "currency": "KES"}
+    assert (await send(client, "/transfers", **(TRANSFER | wallet))).status_code == 200
+    await client.receiver.wait()
+    data = client.receiver.bodies[0]["data"]
+    assert (data["status"], data["complete_message"]) == ("FAILED", "beneficiary_name is required")
+
+
+async def test_a_transfer_waits_for_its_approval(by_hand):
+    await by_hand.outcome("flutterwave", "needs_otp", operation="payout")
+    row = (await send(by_hand, "/transfers", **TRANSFER)).json()["data"]
+    assert (row["requires_approval"], row["is_approved"]) == (1, 0)
+    await act(by_hand, "pay", 409)
+    await act(by_hand, "otp")
+    await act(by_hand, "pay")
+
+
+async def test_banks_and_accounts_are_looked_up(client):
+    assert (await ask(client, "/banks/NG")).json()["data"][0] == {"id": 1, "code": "044", "name": "Access Bank"}
+    assert (await ask(client, "/banks/XX")).status_code == 400
+    known = await send(client, "/accounts/resolve", account_number="0690000032", account_bank="044")
+    assert known.json()["data"] == {"account_number": "0690000032", "account_name": "Pastor Bright"}
+    for account in ({"account_number": "0690000032", "account_bank": "999"}, {"account_number": "1"}):
+        assert (await send(client, "/accounts/resolve", **account)).status_code == 400
+
+
+async def test_the_answers_to_charges_and_lookups_fit_the_description(by_hand):
+    spec = specs.flutterwave()
+    account = {"account_bank": "044", "account_number": "0690000031"}
+    charged = await charge(by_hand, "debit_ng_account", **account)
+    flw_ref = charged.json()["data"]["flw_ref"]
+    validated = await send(by_hand, "/validate-charge", otp="12345", flw_ref=flw_ref, type="account")
+    resolved = await send(by_hand, "/accounts/resolve", account_number="0690000032", account_bank="044")
+    schema = specs.resolve(spec, {"$ref": "#/components/schemas/ChargeResponse"})["properties"]["data"]["properties"]
+    for path, response in (("/charges", charged), ("/validate-charge", validated)):
+        body = response.json()
+        body["data"] = {key: value for key, value in body["data"].items() if key in schema}
+        assert set(body["data"]) == set(schema)
+        specs.validate_response(spec, "POST", path, 200, body)
+    specs.validate_response(spec, "POST", "/accounts/resolve", 200, resolved.json())

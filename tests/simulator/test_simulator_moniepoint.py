@@ -210,3 +210,188 @@ async def test_the_page_takes_the_answer_and_sends_the_customer_back(by_hand):
     assert (await by_hand.post(page, data={"action": "pay"})).status_code == 303
     assert (await by_hand.get("/checkout/moniepoint/nothing")).status_code == 404
     assert (await by_hand.post("/checkout/moniepoint/nothing")).status_code == 404
+
+
+REFUND = "/moniepoint/api/v1/refunds/initiate-refund"
+TRANSFER = "/moniepoint/api/v2/disbursements/single"
+OTP = "/moniepoint/api/v2/disbursements/single/validate-otp"
+SUMMARY = "/moniepoint/api/v2/disbursements/single/summary"
+HOLDER = "/moniepoint/api/v1/disbursements/account/validate"
+SENT = {
+    "amount": 100,
+    "reference": "out-1",
+    "narration": "Withdrawal",
+    "destinationBankCode": "058",
+    "destinationAccountNumber": "0123456789",
+    "destinationAccountName": "Ada Lovelace",
+    "currency": "NGN",
+    "sourceAccountNumber": SETTINGS.moniepoint_source_account_number,
+}
+
+
+async def post(client, path, body):
+    return await client.post(path, json=body, headers=await bearer(client))
+
+
+async def ask(client, path, **params):
+    return await client.get(path, params=params, headers=await bearer(client))
+
+
+async def paid(client, **changes):
+    reference = (await initiate(client, **changes)).json()["responseBody"]["transactionReference"]
+    await client.settled()
+    return reference
+
+
+async def refund(client, transaction_reference, **changes):
+    body = {
+        "transactionReference": transaction_reference,
+        "refundReference": "refund-1",
+        "refundAmount": 4_200.50,
+        "refundReason": "Returned",
+        "customerNote": "Refund",
+    }
+    return await post(client, REFUND, body | changes)
+
+
+async def test_a_refund_begins_pending_and_ends_with_a_signed_webhook(client):
+    reference = await paid(client)
+    told = (await refund(client, reference)).json()["responseBody"]
+    assert (told["refundStatus"], told["refundType"], told["refundAmount"]) == ("PENDING", "FULL_REFUND", 4_200.5)
+    await client.receiver.wait(2)
+    request, body = client.receiver.requests[1], client.receiver.bodies[1]
+    expected = hmac.new(b"simulator_moniepoint_secret", request.content, hashlib.sha512).hexdigest()
+    assert request.headers["monnify-signature"] == expected
+    assert body["eventType"] == "SUCCESSFUL_REFUND"
+    assert b'"refundAmount":4200.50' in request.content
+    fetched = (await ask(client, "/moniepoint/api/v1/refunds/refund-1")).json()["responseBody"]
+    assert (fetched["refundStatus"], fetched["refundReference"]) == ("COMPLETED", "refund-1")
+    row = (await client.control("GET", "/charges?provider=moniepoint"))["charges"][0]
+    assert (row["refunded_minor"], row["refund_submissions"]) == (420_050, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"transactionReference": "MNFY|0"}, 404, "R1"),
+        ({"refundAmount": 4_200.51}, 400, "R3"),
+        ({"refundAmount": 99.99}, 400, "R4"),
+        ({"refundReason": "x" * 65}, 400, "R8"),
+        ({"customerNote": "x" * 17}, 400, "R8"),
+        ({"customerNote": None}, 400, "99"),
+        ({"refundReference": None}, 400, "99"),
+        ({"refundAmount": "much"}, 400, "99"),
+    ],
+)
+async def test_a_refund_is_refused_by_the_code_of_its_table(client, changes, status, code):
+    answer = await refund(client, await paid(client), **changes)
+    assert (answer.status_code, answer.json()["responseCode"]) == (status, code)
+    row = (await client.control("GET", "/charges?provider=moniepoint"))["charges"][0]
+    assert row["refunded_minor"] == 0
+
+
+async def test_what_was_not_paid_paid_by_card_or_refunded_before_is_not_refunded(client):
+    unpaid = await paid(client, paymentReference="order-2", amount=19.05)
+    card = await paid(client, paymentReference="order-3", paymentMethods=["CARD"])
+    reference = await paid(client)
+    answers = [await refund(client, unpaid, refundAmount=19.05), await refund(client, card)]
+    answers += [await refund(client, reference, refundReference=name) for name in ("refund-1", "refund-1", "refund-2")]
+    assert [answer.json()["responseCode"] for answer in answers] == ["R1", "R2", "0", "R9", "R12"]
+    missing = await ask(client, "/moniepoint/api/v1/refunds/nothing")
+    assert (missing.status_code, missing.json()["responseCode"]) == (404, "R7")
+
+
+async def test_a_refund_can_be_steered_by_hand(start):
+    client = await start(customer_delay_seconds=60)
+    reference = (await initiate(client)).json()["responseBody"]["transactionReference"]
+    await client.control("POST", "/charges/moniepoint/order-1/pay")
+    await refund(client, reference)
+    await client.control("POST", "/charges/moniepoint/order-1/refund_fail")
+    fetched = (await ask(client, "/moniepoint/api/v1/refunds/refund-1")).json()["responseBody"]
+    assert fetched["refundStatus"] == "FAILED"
+    assert client.receiver.bodies[-1]["eventType"] == "FAILED_REFUND"
+    assert (await client.post("/_control/charges/moniepoint/order-1/refund_settle")).status_code == 409
+
+
+async def test_a_transfer_succeeds_at_once_and_its_webhook_follows(client):
+    told = (await post(client, TRANSFER, SENT)).json()["responseBody"]
+    assert (told["status"], told["totalFee"], "transactionReference" in told) == ("SUCCESS", 10, False)
+    await client.receiver.wait()
+    body = client.receiver.bodies[0]
+    assert (body["eventType"], body["eventData"]["reference"]) == ("SUCCESSFUL_DISBURSEMENT", "out-1")
+    summary = (await ask(client, SUMMARY, reference="out-1")).json()["responseBody"]
+    assert (summary["status"], summary["fee"], summary["currency"]) == ("SUCCESS", 10, "NGN")
+    assert summary["transactionReference"] == body["eventData"]["transactionReference"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"destinationAccountNumber": "0000000000"}, "D03"),
+        ({"destinationAccountNumber": "123"}, "D03"),
+        ({"destinationBankCode": "999"}, "D03"),
+        ({"destinationAccountName": None}, "D01"),
+        ({"sourceAccountNumber": "1"}, "99"),
+        ({"currency": "USD"}, "99"),
+        ({"narration": None}, "99"),
+        ({"reference": None}, "99"),
+        ({"amount": 0}, "99"),
+    ],
+)
+async def test_a_transfer_is_refused_by_the_code_of_its_table(client, changes, code):
+    answer = await post(client, TRANSFER, SENT | changes)
+    assert (answer.json()["requestSuccessful"], answer.json()["responseCode"]) == (False, code)
+    assert (await client.control("GET", "/charges"))["charges"] == []
+
+
+async def test_a_reference_is_sent_once_and_the_same_transfer_not_within_two_minutes(start):
+    now = [datetime(2026, 3, 4, tzinfo=UTC).timestamp()]
+    client = await start(clock=lambda: now[0])
+    codes = []
+    for changes in ({}, {}, {"reference": "out-2"}, {"reference": "out-3", "amount": 200}):
+        codes.append((await post(client, TRANSFER, SENT | changes)).json()["responseCode"])
+    now[0] += 121
+    codes.append((await post(client, TRANSFER, SENT | {"reference": "out-4"})).json()["responseCode"])
+    assert codes == ["0", "D05", "D07", "0", "0"]
+
+
+async def test_a_transfer_waits_for_its_code(client):
+    told = (await post(client, TRANSFER, SENT | {"amount": 119.29})).json()["responseBody"]
+    assert told["status"] == "PENDING_AUTHORIZATION"
+    assert (await client.post("/_control/charges/moniepoint/out-1/pay")).status_code == 409
+    assert (await post(client, OTP, {"reference": "out-1", "authorizationCode": "0"})).status_code == 400
+    assert (await post(client, OTP, {"reference": "out-9", "authorizationCode": "123456"})).status_code == 404
+    right = (await post(client, OTP, {"reference": "out-1", "authorizationCode": "123456"})).json()["responseBody"]
+    assert (right["status"], "comment" in right) == ("SUCCESS", False)
+    await client.receiver.wait()
+    assert (await post(client, OTP, {"reference": "out-1", "authorizationCode": "123456"})).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("amount", "status", "events"),
+    [
+        (119.01, "FAILED", ["FAILED_DISBURSEMENT"]),
+        (119.05, "PENDING", []),
+        (119.09, "SUCCESS", ["SUCCESSFUL_DISBURSEMENT"] * 3),
+        (119.22, "SUCCESS", []),
+        (119.28, "REVERSED", ["SUCCESSFUL_DISBURSEMENT", "REVERSED_DISBURSEMENT"]),
+    ],
+)
+async def test_the_amount_chooses_what_becomes_of_a_transfer(client, amount, status, events):
+    await post(client, TRANSFER, SENT | {"amount": amount})
+    await client.settled()
+    assert (await ask(client, SUMMARY, reference="out-1")).json()["responseBody"]["status"] == status
+    assert [body["eventType"] for body in client.receiver.bodies] == events
+
+
+async def test_banks_and_holders_are_told_to_those_with_a_token(client):
+    banks = (await ask(client, "/moniepoint/api/v1/banks")).json()["responseBody"]
+    assert {"GTBank", "Sterling bank"} <= {row["name"] for row in banks}
+    holder = (await ask(client, HOLDER, accountNumber="0123456789", bankCode="058")).json()["responseBody"]
+    assert holder == {"accountNumber": "0123456789", "accountName": "SIMULATED HOLDER", "bankCode": "058"}
+    missing = await ask(client, HOLDER, accountNumber="0000000000", bankCode="058")
+    assert missing.json()["responseMessage"] == "Invalid account details"
+    for path in ("/moniepoint/api/v1/banks", HOLDER, SUMMARY, "/moniepoint/api/v1/refunds/x"):
+        assert (await client.get(path)).status_code == 401
+    for path in (REFUND, TRANSFER, OTP):
+        assert (await client.post(path, json={})).status_code == 401

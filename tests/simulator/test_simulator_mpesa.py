@@ -204,3 +204,187 @@ async def test_the_callback_can_come_before_the_answer(client):
     await client.outcome("mpesa", "callback_before_ack")
     ack = (await push(client)).json()
     assert client.receiver.bodies[0]["Body"]["stkCallback"]["CheckoutRequestID"] == ack["CheckoutRequestID"]
+
+
+# Payouts, reversals, status, C2B
+
+ADDRESS = "http://service.example/api/v1/webhooks/lipa/abcdef"
+COMMON = {
+    "SecurityCredential": SETTINGS.mpesa_security_credential,
+    "Remarks": "remarked",
+    "QueueTimeOutURL": ADDRESS,
+    "ResultURL": ADDRESS,
+}
+B2C = COMMON | {
+    "OriginatorConversationID": "600997_Test_32et3241ed8yu",
+    "InitiatorName": "testapi",
+    "CommandID": "BusinessPayment",
+    "Amount": "10",
+    "PartyA": "174379",
+    "PartyB": "254705912645",
+    "Occassion": "ChristmasPay",
+}
+REVERSAL = COMMON | {
+    "Initiator": "testapi",
+    "CommandID": "TransactionReversal",
+    "TransactionID": "PDU91HIVIT",
+    "Amount": "200",
+    "ReceiverParty": "174379",
+    "RecieverIdentifierType": "11",
+}
+STATUS = COMMON | {
+    "Initiator": "testapi",
+    "CommandID": "TransactionStatusQuery",
+    "OriginalConversationID": "600997_Test_32et3241ed8yu",
+    "PartyA": "174379",
+    "IdentifierType": "4",
+}
+REGISTRATION = {
+    "ShortCode": "174379",
+    "ResponseType": "Completed",
+    "ConfirmationURL": ADDRESS,
+    "ValidationURL": ADDRESS,
+}
+ALONE = {
+    "ShortCode": 174379,
+    "CommandID": "CustomerPayBillOnline",
+    "Amount": 1,
+    "Msisdn": 254708374149,
+    "BillRefNumber": "invoice",
+}
+PATHS = {
+    "b2c": ("/mpesa/mpesa/b2c/v3/paymentrequest", B2C),
+    "reversal": ("/mpesa/mpesa/reversal/v1/request", REVERSAL),
+    "status": ("/mpesa/mpesa/transactionstatus/v1/query", STATUS),
+    "register": ("/mpesa/mpesa/c2b/v2/registerurl", REGISTRATION),
+    "alone": ("/mpesa/mpesa/c2b/v2/simulate", ALONE),
+}
+
+
+async def call(client, kind, header=None, **changes):
+    path, body = PATHS[kind]
+    return await client.post(path, json=body | changes, headers=header or await bearer(client))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        ("b2c", "OriginatorConversationID", ""),
+        ("b2c", "InitiatorName", "other"),
+        ("b2c", "SecurityCredential", "c2hvcnQ="),
+        ("b2c", "SecurityCredential", "not base64 %"),
+        ("b2c", "CommandID", "BusinessPayBill"),
+        ("b2c", "Amount", "9"),
+        ("b2c", "Amount", "10.5"),
+        ("b2c", "PartyA", "600000"),
+        ("b2c", "PartyB", "0705912645"),
+        ("b2c", "Remarks", "x"),
+        ("b2c", "QueueTimeOutURL", "http://service.example/mpesa"),
+        ("b2c", "ResultURL", "http://service.example/query"),
+        ("b2c", "Occassion", "x" * 101),
+        ("reversal", "Initiator", None),
+        ("reversal", "CommandID", "BusinessPayment"),
+        ("reversal", "TransactionID", ""),
+        ("reversal", "ReceiverParty", "600000"),
+        ("reversal", "RecieverIdentifierType", "4"),
+        ("status", "OriginalConversationID", ""),
+        ("status", "IdentifierType", "3"),
+        ("register", "ResponseType", "completed"),
+        ("register", "ConfirmationURL", "http://service.example/mpesa"),
+        ("register", "ValidationURL", "ftp://service.example"),
+        ("alone", "Msisdn", "0708374149"),
+        ("alone", "BillRefNumber", "x" * 21),
+    ],
+)
+async def test_an_invalid_field_of_any_order_is_named_and_nothing_moves(client, kind, field, value):
+    response = await call(client, kind, **{field: value})
+    named = "TransactionID" if field == "OriginalConversationID" and kind == "status" else field
+    assert (response.status_code, response.json()["errorCode"]) == (400, "400.002.02")
+    assert response.json()["errorMessage"] == f"Bad Request - Invalid {named}"
+    await client.settled()
+    assert client.receiver.requests == []
+    assert (await client.control("GET", "/charges"))["charges"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        ("b2c", 401, "401.002.01"),
+        ("reversal", 404, "404.001.03"),
+        ("status", 400, "400.003.01"),
+        ("register", 400, "400.003.01"),
+    ],
+)
+async def test_each_product_says_in_its_own_way_that_a_token_is_invalid(client, kind, status, code):
+    response = await call(client, kind, {"Authorization": "Bearer nonsense"})
+    assert (response.status_code, response.json()["errorCode"]) == (status, code)
+
+
+async def test_a_payout_is_acknowledged_and_its_result_told_once(client):
+    ack = (await call(client, "b2c")).json()
+    assert (ack["OriginatorConversationID"], ack["ResponseCode"]) == (B2C["OriginatorConversationID"], "0")
+    await client.receiver.wait()
+    told = client.receiver.bodies[0]["Result"]
+    assert (told["ResultType"], told["ResultCode"], told["ConversationID"]) == (0, 0, ack["ConversationID"])
+    values = {item["Key"]: item.get("Value") for item in told["ResultParameters"]["ResultParameter"]}
+    assert (values["TransactionAmount"], values["TransactionReceipt"]) == (10, told["TransactionID"])
+    assert "b2cresults" in told["ReferenceData"]["ReferenceItem"]["Value"]
+    await client.settled()
+    assert len(client.receiver.requests) == 1
+
+
+async def test_a_conversation_id_is_taken_once(client):
+    assert (await call(client, "b2c")).status_code == 200
+    response = await call(client, "b2c")
+    assert (response.status_code, response.json()["errorCode"]) == (500, "500.002.1001")
+    assert response.json()["errorMessage"] == "Duplicate OriginatorConversationID."
+    await client.settled()
+    assert len(client.receiver.requests) == 1
+
+
+@pytest.mark.parametrize("code", ["2006", "SFC_IC0003"])
+async def test_a_payout_can_end_with_any_code_and_a_failure_has_no_parameters(by_hand, code):
+    await call(by_hand, "b2c")
+    await by_hand.control("POST", f"/charges/mpesa/{B2C['OriginatorConversationID']}/code_{code}")
+    told = by_hand.receiver.bodies[0]["Result"]
+    assert (str(told["ResultCode"]), "ResultParameters" in told) == (code, False)
+
+
+async def test_the_status_of_what_is_unknown_is_a_question_that_failed(client):
+    ack = (await call(client, "status")).json()
+    assert ack["ResponseCode"] == "0"
+    await client.receiver.wait()
+    told = client.receiver.bodies[0]["Result"]
+    assert (told["ResultCode"], told["OriginatorConversationID"]) == (25, ack["OriginatorConversationID"])
+    assert "ResultParameters" not in told
+
+
+async def test_a_reversal_of_an_unknown_receipt_fails_with_a_word(client):
+    await call(client, "reversal")
+    await client.receiver.wait()
+    assert client.receiver.bodies[0]["Result"]["ResultCode"] == "R000002"
+
+
+async def test_a_confirmation_is_flat_text_with_the_phone_masked(client):
+    await call(client, "register")
+    await call(client, "alone")
+    await client.receiver.wait()
+    told = client.receiver.bodies[0]
+    assert all(isinstance(value, str) for value in told.values())
+    assert (told["TransAmount"], told["BillRefNumber"], told["MSISDN"]) == ("1.00", "invoice", "2547 ***** 149")
+    assert told["OrgAccountBalance"]
+
+
+async def test_nobody_is_told_of_a_payment_before_urls_are_registered(client):
+    await call(client, "alone")
+    await client.settled()
+    assert client.receiver.requests == []
+
+
+@pytest.mark.parametrize(("silence", "told"), [("Completed", 2), ("Cancelled", 1)])
+async def test_without_an_answer_to_a_validation_the_response_type_holds(start, silence, told):
+    client = await start(mpesa_external_validation=True)
+    await call(client, "register", ResponseType=silence)
+    await call(client, "alone")
+    await client.settled()
+    assert [bool(body["OrgAccountBalance"]) for body in client.receiver.bodies] == [False, True][:told]

@@ -177,6 +177,77 @@ async def test_a_refund_can_go_wrong(client, outcome, event, amount):
     assert client.receiver.bodies[-1]["data"]["amount"] == amount
 
 
+async def transfer(client, **changes):
+    account = {"type": "nuban", "name": "Ada Obi", "account_number": "0000000000", "bank_code": "057"}
+    created = await client.post("/paystack/transferrecipient", json=account, headers=KEY)
+    code = created.json()["data"]["recipient_code"]
+    body = {"source": "balance", "amount": 50_000, "recipient": code, "reference": "transfer-0000000001"} | changes
+    return await client.post("/paystack/transfer", json=body, headers=KEY)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"reference": "too-short"}, "invalid_params"),
+        ({"reference": "With-Capitals-000"}, "invalid_params"),
+        ({"recipient": "RCP_nobody"}, "invalid_transfer_recipient"),
+        ({"currency": "GHS"}, "invalid_transfer_recipient"),
+        ({"amount": 0}, "invalid_params"),
+        ({"source": "pocket"}, "invalid_params"),
+    ],
+)
+async def test_a_transfer_is_refused_as_paystack_refuses_it(client, change, code):
+    response = await transfer(client, **change)
+    assert (response.status_code, response.json()["code"]) == (400, code)
+    assert client.receiver.requests == []
+
+
+async def test_a_transfers_reference_is_taken_once_even_after_a_failure(client):
+    await transfer(client, amount=1_901)
+    again = await transfer(client)
+    assert (again.status_code, again.json()["message"]) == (400, "Duplicate Transfer Reference")
+    await client.settled()
+    assert client.receiver.events == ["transfer.failed"]
+    told = client.receiver.bodies[0]["data"]
+    assert ("created_at" in told, "createdAt" in told, told["integration"]["is_live"]) == (True, False, False)
+
+
+async def test_the_same_account_is_the_same_recipient(client):
+    account = {"type": "nuban", "name": "Ada Obi", "account_number": "0000000000", "bank_code": "057"}
+    codes = set()
+    for _ in range(2):
+        response = await client.post("/paystack/transferrecipient", json=account, headers=KEY)
+        assert response.status_code == 201
+        codes.add(response.json()["data"]["recipient_code"])
+    assert len(codes) == 1
+
+
+async def test_banks_are_paged_by_a_cursor(client):
+    url, cursor, found = "/paystack/bank?currency=GHS&use_cursor=true&perPage=3", "", []
+    while cursor is not None:
+        body = (await client.get(f"{url}&next={cursor}", headers=KEY)).json()
+        found.append([row["code"] for row in body["data"]])
+        cursor = body["meta"]["next"]
+    assert found == [["040100", "MTN", "ATL"], ["VOD"]]
+
+
+@pytest.mark.parametrize(
+    "method", [{}, {"ussd": {"type": "1"}}, {"bank": {"code": "057"}}, {"bank": {}, "ussd": {"type": "737"}}]
+)
+async def test_a_direct_charge_needs_one_method_that_is_whole(client, method):
+    response = await client.post("/paystack/charge", json=ORDER | method, headers=KEY)
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_params")
+    assert (await client.control("GET", "/charges"))["charges"] == []
+
+
+async def test_a_step_of_no_direct_charge_is_refused(client):
+    await initialize(client)
+    response = await client.post(
+        "/paystack/charge/submit_otp", json={"otp": "123456", "reference": "order-1"}, headers=KEY
+    )
+    assert (response.status_code, response.json()["message"]) == (400, "Transaction reference is invalid")
+
+
 async def test_refunds_and_transactions_are_listed_newest_first_in_pages(client):
     for number in range(3):
         await initialize(client, reference=f"order-{number}")

@@ -72,6 +72,20 @@ async def test_paystack_answers_around_a_paid_and_refunded_checkout_fit(client, 
     await ask_paystack(client, paystack, "POST", "/refund", 400, json={"transaction": "order-1"})
 
 
+async def test_paystack_answers_around_a_transfer_fit(client, paystack):
+    account = {"type": "nuban", "name": "Ada Obi", "account_number": "0000000000", "bank_code": "057"}
+    recipient = await ask_paystack(client, paystack, "POST", "/transferrecipient", 201, json=account)
+    order = {"source": "balance", "amount": 50_000, "recipient": recipient["data"]["recipient_code"]}
+    reference = "transfer-0000000001"
+    await ask_paystack(client, paystack, "POST", "/transfer", json=order | {"reference": reference})
+    await client.receiver.wait()
+    told = await ask_paystack(client, paystack, "GET", f"/transfer/verify/{reference}")
+    assert told["data"]["status"] == "success"
+    await ask_paystack(client, paystack, "GET", "/transfer/verify/nothing", 404)
+    query = "?account_number=0000000000&bank_code=057"
+    await ask_paystack(client, paystack, "GET", "/bank/resolve", query=query)
+
+
 async def test_paystack_refusals_fit(client, paystack):
     await ask_paystack(client, paystack, "POST", "/transaction/initialize", json=ORDER)
     await ask_paystack(client, paystack, "POST", "/transaction/initialize", 400, json=ORDER)
@@ -161,6 +175,11 @@ async def test_the_objects_inside_stripe_events_fit(client, stripe):
         client, stripe, "POST", "/payment_intents", INTENT | {"confirm": "true", "payment_method": "pm_card_visa"}, 402
     )
     await client.receiver.wait(6)
+    form = INTENT | {"confirm": "true", "payment_method": "pm_card_createDispute", "metadata[reference]": "order-2"}
+    await ask_stripe(client, stripe, "POST", "/payment_intents", form)
+    await client.settled()
+    await client.control("POST", "/charges/stripe/order-2/dispute_win")
+    assert client.receiver.events[-1] == "charge.dispute.funds_reinstated"
     for body in client.receiver.bodies:
         specs.validate_object(stripe, "event", body)
         specs.validate_object(stripe, body["data"]["object"]["object"], body["data"]["object"])

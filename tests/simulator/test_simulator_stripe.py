@@ -319,3 +319,74 @@ async def test_the_balance_is_what_was_taken_less_refunds(client):
     await post(client, "/refunds", {"payment_intent": intent["id"], "amount": "500"})
     balance = await get(client, "/balance")
     assert balance["available"] == [{"amount": 1500, "currency": "usd", "source_types": {"card": 1500}}]
+
+
+async def pay(client, card="pm_card_visa"):
+    return (await post(client, "/payment_intents", INTENT | {"confirm": "true", "payment_method": card})).json()
+
+
+@pytest.mark.parametrize(("action", "status", "balance"), [("dispute_win", "won", 2000), ("dispute_lose", "lost", 0)])
+async def test_a_dispute_withholds_the_money_until_it_is_decided(by_hand, action, status, balance):
+    intent = await pay(by_hand)
+    await by_hand.control("POST", "/charges/stripe/order-1/dispute")
+    [dispute] = (await get(by_hand, "/disputes", payment_intent=intent["id"]))["data"]
+    assert (dispute["status"], dispute["amount"], dispute["charge"]) == (
+        "needs_response",
+        2000,
+        intent["latest_charge"],
+    )
+    assert (await get(by_hand, "/balance"))["available"][0]["amount"] == 0
+    refused = await post(by_hand, "/refunds", {"payment_intent": intent["id"]})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "charge_disputed")
+    await by_hand.control("POST", f"/charges/stripe/order-1/{action}")
+    assert (await get(by_hand, f"/disputes/{dispute['id']}"))["status"] == status
+    assert (await get(by_hand, "/balance"))["available"][0]["amount"] == balance
+    told = [kind for kind in by_hand.receiver.events if kind.startswith("charge.dispute")]
+    assert told[:3] == ["charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.closed"]
+    assert told[3:] == (["charge.dispute.funds_reinstated"] if status == "won" else [])
+
+
+@pytest.mark.parametrize(
+    ("card", "status"),
+    [("pm_card_createDispute", "needs_response"), ("pm_card_createDisputeInquiry", "warning_needs_response")],
+)
+async def test_a_test_card_is_disputed_by_itself(client, card, status):
+    intent = await pay(client, card)
+    assert intent["status"] == "succeeded"
+    await client.settled()
+    [dispute] = (await get(client, "/disputes", charge=intent["latest_charge"]))["data"]
+    assert dispute["status"] == status
+    closed = (await post(client, f"/disputes/{dispute['id']}/close")).json()
+    assert closed["status"] == ("lost" if status == "needs_response" else "warning_closed")
+    assert (await post(client, f"/disputes/{dispute['id']}/close")).status_code == 400
+
+
+async def test_nothing_that_was_not_paid_is_disputed(by_hand):
+    await post(by_hand, "/payment_intents", INTENT)
+    for action in ("dispute", "dispute_win"):
+        assert (await by_hand.post(f"/_control/charges/stripe/order-1/{action}")).status_code == 409
+
+
+async def test_a_refund_has_an_outcome_of_its_own(client):
+    intent = await pay(client)
+    await client.receiver.wait(3)
+    await client.outcome("stripe", "query_only", times=1, operation="refund")
+    refund = (await post(client, "/refunds", {"payment_intent": intent["id"], "amount": "500"})).json()
+    await client.settled()
+    assert (refund["status"], len(client.receiver.events)) == ("succeeded", 3)
+    await client.outcome("stripe", "duplicate", times=1, operation="refund")
+    await post(client, "/refunds", {"payment_intent": intent["id"], "amount": "500"})
+    await client.settled()
+    assert client.receiver.events.count("refund.created") == 3
+
+
+async def test_a_refund_that_waits_can_be_canceled_and_one_that_succeeded_cannot(by_hand):
+    intent = await pay(by_hand)
+    await by_hand.outcome("stripe", "silent", times=1, operation="refund")
+    refund = (await post(by_hand, "/refunds", {"payment_intent": intent["id"]})).json()
+    assert (await post(by_hand, f"/refunds/{refund['id']}/cancel")).status_code == 400
+    await by_hand.control("POST", "/charges/stripe/order-1/refund_needs_attention")
+    assert (await post(by_hand, f"/refunds/{refund['id']}/cancel")).json()["status"] == "canceled"
+    again = await post(by_hand, "/refunds", {"payment_intent": intent["id"]})
+    assert again.json()["amount"] == 2000
+    assert (await by_hand.post("/_control/charges/stripe/order-1/refund_cancel")).status_code == 409

@@ -8,9 +8,8 @@ from payflow.core.ids import new_reference, uuid7
 from payflow.core.money import Money
 from payflow.events.types import Actor, Origin
 from payflow.gateway.contract import ActionType, Failure, NextAction, Operation, Result, Verdict
-from payflow.transactions.aggregate import Attempt, AttemptStatus, Transaction, Unit
+from payflow.transactions.aggregate import Attempt, AttemptStatus, Context, Source, Transaction, Unit
 from payflow.transactions.lifecycle import OPEN, Kind, Status
-from payflow.transactions.settle import Context, Source
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 USER = uuid7()

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from payflow.core.money import Money
 from payflow.gateway.contract import Failure, Result, Verdict
-from payflow.transactions.aggregate import AttemptStatus, Unit
+from payflow.transactions.aggregate import AttemptStatus, Source, Unit
 from payflow.transactions.lifecycle import OPEN, Cause, Kind, Status, allowed
-from payflow.transactions.settle import Source, settle
+from payflow.transactions.settle import settle
 from tests.transactions.builders import AMOUNT, PAGE, attempt, context, transaction
 
 MONEY = {Status.COMPLETED, Status.PARTIALLY_REFUNDED, Status.REFUNDED, Status.REVERSED, Status.UNDER_REVIEW}

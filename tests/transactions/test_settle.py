@@ -9,19 +9,10 @@ import pytest
 from payflow.core.errors import Conflict
 from payflow.core.money import Money
 from payflow.gateway.contract import ActionType, Failure, NextAction, Result, Verdict
-from payflow.transactions.aggregate import MONEY_SEEN, NEVER_SENT, AttemptStatus, Unit
+from payflow.transactions.aggregate import MONEY_SEEN, NEVER_SENT, AttemptStatus, Source, Unit
 from payflow.transactions.lifecycle import ENDED_UNPAID, OPEN, Cause, Kind, Status
 from payflow.transactions.move import MoveRefused, move
-from payflow.transactions.settle import (
-    Source,
-    action_json,
-    cancel,
-    disagreement,
-    expire,
-    next_check,
-    resolve_review,
-    settle,
-)
+from payflow.transactions.settle import action_json, cancel, disagreement, expire, next_check, resolve_review, settle
 from tests.transactions.builders import (
     AMOUNT,
     DECLINED,
@@ -77,6 +68,10 @@ def expected(verdict: Verdict, status: Status, source: Source) -> Status:
         return Status.REVERSED
     if verdict is Verdict.REVERSED and status in OPEN | ENDED_UNPAID:
         return Status.UNDER_REVIEW
+    if verdict is Verdict.DISPUTED and status is Status.COMPLETED:
+        return Status.UNDER_REVIEW
+    if verdict is Verdict.DISPUTE_WON and status is Status.REVERSED:
+        return Status.COMPLETED
     if status not in OPEN:
         return status
     if verdict is Verdict.REQUIRES_ACTION and (status is not Status.PROCESSING or source is not Source.WEBHOOK):
@@ -346,6 +341,16 @@ def test_a_refusal_keeps_its_own_reason_and_fails_the_last_attempt() -> None:
     )
     assert (of.transaction.status, of.transaction.failure_code) == (Status.FAILED, "invalid_request")
     assert told(of) == ["payment.attempt_failed", "payment.failed"]
+
+
+@pytest.mark.parametrize("kind", [Kind.WITHDRAWAL, Kind.AIRTIME])
+def test_money_out_that_fails_after_it_succeeded_has_come_back(kind: Kind) -> None:
+    of = standing(Status.COMPLETED, kind)
+    settle(of, first(of), Result(Verdict.DECLINED, failure=DECLINED), context())
+    assert (of.transaction.status, first(of).status) == (Status.REVERSED, AttemptStatus.REVERSED)
+    collected = standing(Status.COMPLETED)
+    settle(collected, first(collected), Result(Verdict.DECLINED, failure=DECLINED), context())
+    assert collected.transaction.status is Status.COMPLETED
 
 
 def test_an_attempt_that_was_refused_is_not_declined_later() -> None:

@@ -30,7 +30,7 @@ class MovableClock:
 
 
 class Impatient(httpx.AsyncBaseTransport):
-    """Gives up as a network client does; httpx's in-process transport waits for ever."""
+    """Gives up as a network client does, and tells a broken answer as one: httpx's in-process transport does neither."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, seconds: float) -> None:
         self._inner = inner
@@ -42,6 +42,8 @@ class Impatient(httpx.AsyncBaseTransport):
                 return await self._inner.handle_async_request(request)
         except TimeoutError:
             raise httpx.ReadTimeout("the provider did not answer", request=request) from None
+        except AssertionError:
+            raise httpx.RemoteProtocolError("the answer broke off", request=request) from None
 
 
 def encoded(body: Any) -> bytes:
@@ -56,6 +58,26 @@ def stripe_signature(body: bytes, secret: str, timestamp: float | None = None, s
     moment = int(time.time() if timestamp is None else timestamp)
     digest = hmac.new(secret.encode(), b"%d." % moment + body, hashlib.sha256).hexdigest()
     return f"t={moment},{scheme}={digest}"
+
+
+PATHS = {"standardbank_pay": "standardbank", "mpesa": "lipa"}  # where it is not the provider's name
+
+
+def proof(house: House, provider: str, body: bytes) -> dict[str, str]:
+    """The headers by which this provider proves this body; none where it signs nothing."""
+    known = house.simulator_settings
+    if provider == "paystack":
+        return {"x-paystack-signature": paystack_signature(body, known.paystack_secret_key)}
+    if provider == "stripe":
+        return {"stripe-signature": stripe_signature(body, known.stripe_webhook_secret)}
+    if provider == "flutterwave":
+        return {"verif-hash": known.flutterwave_secret_hash}
+    if provider == "moniepoint":
+        return {"monnify-signature": paystack_signature(body, known.moniepoint_secret_key)}  # the same scheme
+    if provider == "standardbank_pay":
+        timestamp, signature = stripe_signature(body, known.standardbank_pay_signing_secret).split(",")
+        return {"x-sbp-timestamp": timestamp.removeprefix("t="), "x-sbp-signature": signature}
+    return {}
 
 
 def charge_success(reference: str, *, amount: int = 500_000, currency: str = "NGN", number: int = 4_099_260_516) -> Any:

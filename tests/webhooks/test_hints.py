@@ -262,7 +262,7 @@ async def test_hints_in_one_batch_post_once(desk: House) -> None:
 async def test_a_hint_that_cannot_be_read_goes_to_the_dead_letters(desk: House) -> None:
     real = await prompt(desk)
     end = await real.hint({"Body": {}})
-    assert (end.ending, end.reason) == (Ending.DEAD, "malformed: no readable STK callback: KeyError")
+    assert (end.ending, end.reason) == (Ending.DEAD, "malformed: no readable callback: KeyError")
     assert (await real.now())["version"] == 2
 
 

@@ -96,6 +96,17 @@ async def test_a_signed_webhook_is_stored_durably_and_answered_in_the_providers_
     assert set(messages["paystack"].headers) == {"provider", "received_at", "correlation_id"}
 
 
+async def test_a_webhook_of_vtpass_is_only_a_hint_and_is_answered_with_its_words(door: House) -> None:
+    """200 alone is not enough: it would come again."""
+    body = encoded({"type": "transaction-update", "data": {"code": "000", "requestId": "202603041030att0"}})
+    answer = await send(door, "vtpass", body, {})
+    assert (answer.status_code, answer.content) == (200, b'{"response":"success"}')
+    async with door.services.queue.primary.consume(WEBHOOKS, prefetch=1) as consumer:
+        (delivery,) = await consumer.batch(1)
+        await consumer.ack([delivery])
+    assert (delivery.message.body, delivery.message.headers["trust"]) == (body, "confirm")
+
+
 async def _holds(house: House, many: int) -> bool:
     return await stored(house) == many
 

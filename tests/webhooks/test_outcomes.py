@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from payflow.gateway.contract import Collects
 from tests.house import BODIES, House, Merchant, Urls, running_house
 from tests.webhooks.desk import Impatient, MovableClock, steady
 
@@ -315,6 +316,8 @@ async def played(urls: Urls) -> AsyncIterator[dict[tuple[str, str], Played]]:
 
 
 async def test_the_table_holds_every_outcome_of_the_simulator(house: House) -> None:
+    registry = house.services.registry
+    assert set(ENDS) == set(BODIES) == {name for name in registry.names if isinstance(registry.get(name), Collects)}
     rows = (await house.simulator.get("/_control/outcomes")).json()["outcomes"]
     for provider in BODIES:
         offered = {row["outcome"] for row in rows if provider in row["providers"] and "collect" in row["operations"]}

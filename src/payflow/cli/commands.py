@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,30 +13,52 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from payflow import __version__
-from payflow.bootstrap import Services, build_services
+from payflow.bootstrap import ProviderNamedTwice, Services, build_services, provider_classes
+from payflow.cli import credentials as sealed_credentials
+from payflow.cli import settlement
+from payflow.cli.books import books_table
 from payflow.cli.demo import Demo, demo_settings
+from payflow.cli.matrix import support_matrix
+from payflow.cli.scaffold import NotAProviderName, write_provider
 from payflow.cli.serving import PortTaken, serve
 from payflow.cli.stack import ADMIN_EMAIL, DEMO_EMAIL, DEMO_PASSWORD, Stack, running_stack
 from payflow.core.errors import Conflict, PayFlowError
 from payflow.core.logging import configure_logging
 from payflow.core.runtime import run, spare_the_collector
 from payflow.core.settings import Settings
+from payflow.gateway.contract import RegistersUrls, Verdict
 from payflow.infra import migrations
 from payflow.infra.database import DatabaseAway, NotPostgres
 from payflow.infra.embedded import EmbeddedError
 from payflow.infra.queue.port import WEBHOOKS, QueueAway
 from payflow.main import create_app
+from payflow.reconciliation.service import RepairKind
 from payflow.simulator.app import create_simulator
 from payflow.simulator.settings import SimulatorNotAllowed, SimulatorSettings
+from payflow.transactions.books.endpoints import books_json
 from worker.app import Worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="PayFlow.")
 dead_letters_app = typer.Typer(no_args_is_help=True, help="Webhooks that could not be worked on.")
 app.add_typer(dead_letters_app, name="dead-letters")
+reconcile_app = typer.Typer(
+    cls=settlement.FileFirst, no_args_is_help=True, help="A provider's settlement file against transactions and ledger."
+)
+app.add_typer(reconcile_app, name="reconcile")
 
 
 PATIENCE_SECONDS = 5.0
-MENDABLE = (PortTaken, EmbeddedError, SimulatorNotAllowed, PayFlowError, DatabaseAway, NotPostgres, QueueAway)
+MENDABLE = (
+    PortTaken,
+    EmbeddedError,
+    SimulatorNotAllowed,
+    PayFlowError,
+    DatabaseAway,
+    NotPostgres,
+    QueueAway,
+    NotAProviderName,
+    ProviderNamedTwice,
+)
 
 
 def main() -> None:
@@ -160,6 +183,95 @@ def create_admin(
 
 
 @app.command()
+def rotate_keys(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Seal all stored credentials under the current key; safe to run again, also after it was broken off."""
+
+    async def work(services: Services) -> None:
+        if not await sealed_credentials.rotate_keys(services, dry_run=dry_run):
+            raise typer.Exit(1)
+
+    _with_services(work)
+
+
+@app.command()
+def register_c2b(
+    provider: Annotated[str | None, typer.Argument(help="Its name; not needed where only one has such URLs.")] = None,
+) -> None:
+    """Tell a provider where payments go that customers start alone (M-Pesa's C2B)."""
+
+    async def work(services: Services) -> None:
+        name, registers = _registering(services, provider)
+        credentials = await services.registry.credentials(name)
+        if credentials is None:
+            sys.exit(f"payflow: {name} is not configured.")
+        declaration, urls = services.registry.declaration(name), services.callback_urls
+        result = await registers.register_c2b_urls(
+            urls.confirmation(declaration), urls.validation(declaration), credentials.current
+        )
+        if result.verdict is not Verdict.COMPLETED:
+            why = result.failure.message if result.failure else "The provider did not say why."
+            sys.exit(f"payflow: {name} did not register the URLs ({result.verdict}: {result.raw_status}). {why}")
+        # The URLs are secrets: who knows them can tell of payments.
+        print(f"{name}: payments nobody ordered are told to {services.settings.public_url} from now on.")
+
+    _with_services(work)
+
+
+def _registering(services: Services, wanted: str | None) -> tuple[str, RegistersUrls]:
+    able: dict[str, RegistersUrls] = {}
+    for name in services.registry.names:
+        provider = services.registry.get(name)
+        if isinstance(provider, RegistersUrls):
+            able[name] = provider
+    if wanted is None and len(able) == 1:
+        return next(iter(able.items()))
+    if wanted not in able:
+        sys.exit(f"payflow: name one of: {', '.join(able)}")
+    return wanted, able[wanted]
+
+
+@app.command()
+def import_credentials(
+    admin: Annotated[str, typer.Option(help="Email of the administrator in whose name they are stored.")],
+) -> None:
+    """Store the environment's credentials of each provider that has none stored; others are left alone."""
+
+    async def work(services: Services) -> None:
+        await sealed_credentials.import_credentials(services, admin)
+
+    _with_services(work)
+
+
+@app.command()
+def new_provider(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits and underscores, such as acme_pay.")],
+    folder: Annotated[
+        Path, typer.Option(help="A checkout of PayFlow, or where a package of its own shall be.")
+    ] = Path(),
+) -> None:
+    """Write an adapter, its test and a simulator that pass the contract suite, to begin a provider with."""
+    for path in write_provider(name, folder, [kind.declaration for kind in provider_classes()]):
+        print(f"Wrote {path}")
+    print("Next: docs/providers.md, the adapter's tables, and a case in the test for every line of them.")
+
+
+@app.command("support-matrix")
+def print_support_matrix(
+    write: Annotated[bool, typer.Option("--write", help="Into docs/support-matrix.md of the checkout here.")] = False,
+) -> None:
+    """Print what each provider of PayFlow's own can do."""
+    page = support_matrix(provider_classes(plugins=False))
+    if not write:
+        print(page, end="")
+    elif Path("docs").is_dir():
+        Path("docs/support-matrix.md").write_text(page)
+    else:
+        sys.exit("payflow: There is no folder docs here: run it in a checkout.")
+
+
+@app.command()
 def openapi() -> None:
     """Print the OpenAPI document."""
     settings = Settings(database_url="postgresql://localhost/none", redis_url="redis://localhost:1/0")
@@ -192,6 +304,19 @@ def doctor() -> None:
             raise typer.Exit(1)
 
     print(f"PayFlow {__version__}")
+    _with_services(work)
+
+
+@app.command("books")
+def check_books(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Check whether ledger, wallets, holds and transactions agree; exit 1 if they do not."""
+
+    async def work(services: Services) -> None:
+        books = await services.books.check()
+        print(orjson.dumps(books_json(books), option=orjson.OPT_INDENT_2).decode() if as_json else books_table(books))
+        if not books.clean:
+            raise typer.Exit(1)
+
     _with_services(work)
 
 
@@ -239,6 +364,42 @@ def replay_dead_letter(dead_letter_id: UUID) -> None:
         await _trouble(services.queue.primary.ping)  # a broker that is away leaves it to the spool
         message = await services.dead_letters.replay(dead_letter_id, services.queue, "cli")
         print(f"Replayed as message {message.id}.")
+
+    _with_services(work)
+
+
+@reconcile_app.command("file")
+def reconcile_file(
+    provider: Annotated[str, typer.Argument(help="paystack, flutterwave, stripe or mpesa.")],
+    file: Annotated[Path, typer.Argument(help="The CSV that the provider exported.")],
+    since: Annotated[str, typer.Option("--from", help="A day or time; else the day of the file's first line.")] = "",
+    until: Annotated[str, typer.Option("--to", help="A day, which is included, or a time; else the last line's.")] = "",
+    form: Annotated[settlement.Form, typer.Option("--format", help="How the differences are told.")] = (
+        settlement.Form.TABLE
+    ),
+    output: Annotated[Path | None, typer.Option(help="Write them there.")] = None,
+) -> None:
+    """Compare a file (the word `file` may be left out). Ends with 0 if all agrees, 1 with differences, 2 if it is unreadable."""
+
+    async def work(services: Services) -> None:
+        raise typer.Exit(await settlement.reconcile(services, provider, file, since, until, form, output))
+
+    _with_services(work)
+
+
+@reconcile_app.command("repair")
+def reconcile_repair(
+    provider: Annotated[str, typer.Argument(help="paystack, flutterwave, stripe or mpesa.")],
+    file: Annotated[Path, typer.Argument(help="The file that shows the difference.")],
+    line: Annotated[int, typer.Option(min=1, help="The line of the file, as the report names it.")],
+    kind: Annotated[RepairKind, typer.Option(help="A fee that lacks, or money that nobody here knows, into suspense.")],
+    reason: Annotated[str, typer.Option(help="Why; it stays with the journal.")],
+    admin: Annotated[str, typer.Option(help="Email of the administrator in whose name it is posted.")],
+) -> None:
+    """Post one journal for a line that differs. Nothing that was posted is ever changed; twice posts once."""
+
+    async def work(services: Services) -> None:
+        raise typer.Exit(await settlement.repair(services, provider, file, line, kind, reason, admin))
 
     _with_services(work)
 

@@ -1,22 +1,26 @@
-"""`payflow demo`: one payment with each provider, watched live, and checked as a doubtful customer would check it.
+"""`payflow demo`: what PayFlow does, shown live and checked as a doubtful customer would check it.
 
-Exit 0 only if every payment completed, its frames had no gap, and what `GET` tells is what the socket told.
+A payment with each provider, one that its customer pays step by step, money given back in parts and at once, and payments
+that find another provider where one is drained or refuses. Exit 0 only if every payment completed, its frames had no gap,
+what `GET` tells is what the socket told, and every refund came to its end; else 1, with the reason.
 """
 
-import asyncio
-import json
-import secrets
-import sys
-import time
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import httpx
 import websockets
-from websockets.asyncio.client import connect
 
+from payflow.bootstrap import Services
+from payflow.cli.shop import DemoFailed, Sale, Shop, say
 from payflow.cli.stack import Stack
+from payflow.core.ids import uuid7
+from payflow.core.money import Money
 from payflow.core.settings import Settings
+from payflow.events.types import Actor, Event, Origin
+from payflow.infra.database import RawConnection
 
 PAYMENTS: tuple[dict[str, Any], ...] = (
     {
@@ -67,145 +71,205 @@ PAYMENTS: tuple[dict[str, Any], ...] = (
         "customer": {"phone": "+27821234567", "name": "Palesa"},
     },
 )
-OTP = "123456"  # the code that the simulated C-Pay sends
-FINAL = {"completed", "failed", "cancelled", "expired", "under_review"}
+DIRECT: dict[str, Any] = {
+    "provider": "paystack",
+    "method": "bank",
+    "amount": "2500.00",
+    "currency": "NGN",
+    "customer": {"email": "ngozi@example.com", "name": "Ngozi Ade"},
+    "payment_details": {"bank_code": "057", "account_number": "0000000000"},
+}
+# Several providers take it, so that which one does is PayFlow's choice.
+UNNAMED: dict[str, Any] = {
+    "amount": "1750.00",
+    "currency": "NGN",
+    "customer": {"email": "emeka@example.com", "name": "Emeka Bello"},
+    "return_url": "https://shop.example/return",
+}
+PART = "1500.00"
 
-
-class DemoFailed(Exception):
-    """What went wrong, in one sentence."""
-
-
-@dataclass(slots=True)
-class Watched:
-    frames: list[dict[str, Any]] = field(default_factory=list)
+Step = tuple[str, Callable[[Shop], Awaitable[None]]]
 
 
 class Demo:
+    """`run` goes through all the steps; what they took stands in `sales`, in their order."""
+
     def __init__(self, stack: Stack, *, timeout_seconds: float) -> None:
         self._stack = stack
         self._timeout = timeout_seconds
-        self._began = time.monotonic()
+        self.sales: list[Sale] = []
 
     async def run(self) -> int:
         """0, or 1 with the reason printed."""
-        self._say(f"API {self._stack.url}/api/v1   docs {self._stack.url}/docs")
+        say(f"API {self._stack.url}/api/v1   docs {self._stack.url}/docs")
         for part, where in self._stack.parts.items():
-            self._say(f"  {part}: {where}")
-        ended = 0
-        async with httpx.AsyncClient(base_url=self._stack.url + "/api/v1", trust_env=False, timeout=60) as client:
-            try:
-                await self._sign_in(client)
-                for number, payment in enumerate(PAYMENTS, start=1):
-                    self._say(
-                        f"\n[{number}/{len(PAYMENTS)}] {payment['provider']}: {payment['amount']} {payment['currency']}"
-                    )
-                    await self._pay(client, payment)
-            except* DemoFailed as failed:
-                self._say(f"\nFAILED: {_first(failed)}")
-                ended = 1
-            except* (httpx.HTTPError, OSError, websockets.WebSocketException) as failed:
-                error = _first(failed)
-                self._say(f"\nFAILED: {type(error).__name__}: {error}")
-                ended = 1
-        if ended:
-            return ended
-        self._say(f"\nOK: {len(PAYMENTS)} payments completed, every frame in order, GET agrees.")
+            say(f"  {part}: {where}")
+        failed: BaseException | None = None
+        try:
+            await self._play()
+        except* DemoFailed as group:
+            failed = _first(group)
+            say(f"\nFAILED: {failed}")
+        except* (httpx.HTTPError, OSError, websockets.WebSocketException) as group:
+            failed = _first(group)
+            say(f"\nFAILED: {type(failed).__name__}: {failed}")
+        if failed:
+            return 1
+        say("\n" + table(self.sales))
+        refunds = sum(len(sale.payment["refunds"]) for sale in self.sales)
+        say(f"\nOK: {len(self.sales)} payments and {refunds} refunds completed, every frame in order, GET agrees.")
         return 0
 
-    async def _sign_in(self, client: httpx.AsyncClient) -> None:
-        email, password = f"demo-{secrets.token_hex(6)}@payflow.example", secrets.token_urlsafe(16)
-        registered = await client.post(
-            "/auth/register", json={"email": email, "password": password, "name": "Demo Merchant"}
-        )
-        _expect(registered, 201, "register")
-        login = await client.post("/auth/login", json={"email": email, "password": password})
-        _expect(login, 200, "login")
-        client.headers["authorization"] = f"Bearer {login.json()['access_token']}"
-        self._say(f"Registered and logged in as {email}")
+    async def _play(self) -> None:
+        url = self._stack.url
+        async with httpx.AsyncClient(base_url=url + "/api/v1", trust_env=False, timeout=60) as client:
+            shop = Shop(url, client, timeout_seconds=self._timeout)
+            await shop.sign_in()
+            steps = self._steps()
+            for number, (title, step) in enumerate(steps, start=1):
+                say(f"\n[{number}/{len(steps)}] {title}")
+                await step(shop)
 
-    async def _pay(self, client: httpx.AsyncClient, body: dict[str, Any]) -> None:
-        started = await client.post(
-            "/payments/initialize", json=body, headers={"idempotency-key": secrets.token_hex(16)}
-        )
-        _expect(started, 201, "initialize")
-        payment = started.json()
-        action = payment["next_action"] or {}
-        hint = action.get("url") or action.get("display_text") or ""
-        self._say(f"  POST /payments/initialize → {payment['status']}  {action.get('type', '')} {hint}")
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(self._watch(payment["id"], payment["client_token"]))
-            if action.get("type") == "otp":
-                group.create_task(self._submit(client, payment["id"]))
-        frames = watching.result()
-        self._check_frames(frames)
-        shown = await client.get(f"/payments/{payment['id']}")
-        _expect(shown, 200, "get")
-        self._check_agreement(shown.json(), frames)
-        self._show_timeline(shown.json())
+    def _steps(self) -> list[Step]:
+        def paying(body: dict[str, Any]) -> Callable[[Shop], Awaitable[None]]:
+            async def pay(shop: Shop) -> None:
+                self.sales.append(await shop.pay("payment", body))
 
-    async def _submit(self, client: httpx.AsyncClient, payment_id: str) -> None:
-        """The customer reads the code on the phone, and the shop passes it on."""
-        await asyncio.sleep(0.5)
-        submitted = await client.post(
-            f"/payments/{payment_id}/submit-otp", json={"otp": OTP}, headers={"idempotency-key": secrets.token_hex(16)}
-        )
-        _expect(submitted, 200, "submit-otp")
-        self._say(f"  POST /payments/…/submit-otp → {submitted.json()['status']}")
+            return pay
 
-    async def _watch(self, payment_id: str, client_token: str) -> list[dict[str, Any]]:
-        """Every event from the first on, until the payment ends. The customer's own token opens the socket."""
-        url = self._stack.url.replace("http", "ws", 1) + f"/ws/transaction/{payment_id}?after=0"
-        frames: list[dict[str, Any]] = []
-        try:
-            async with asyncio.timeout(self._timeout), connect(url, proxy=None) as socket:
-                await socket.send(json.dumps({"type": "auth", "token": client_token}))
-                async for text in socket:
-                    frame = json.loads(text)
-                    self._show_frame(frame)
-                    if frame["type"] == "error":
-                        raise DemoFailed(f"the socket said {frame}")
-                    if frame["type"] != "snapshot":
-                        frames.append(frame)
-                    if frame["type"] != "snapshot" and frame.get("status") in FINAL:
-                        return frames
-        except TimeoutError:
-            last = frames[-1]["type"] if frames else "nothing"
-            raise DemoFailed(f"the payment did not end within {self._timeout:.0f} s (last seen: {last})") from None
-        raise DemoFailed("the socket was closed before the payment ended")
+        return [
+            *((f"{body['provider']}: {_amount(body)}", paying(body)) for body in PAYMENTS),
+            (f"paystack: {_amount(DIRECT)} from a bank account, without a page, step by step", self._direct),
+            (f"paystack: give {PART} NGN back, then the rest", self._refund_in_parts),
+            ("stripe: give all of it back at once", self._refund_at_once),
+            (f"no provider named: {_amount(UNNAMED)}, PayFlow chooses", self._routed),
+            ("failover: the provider chosen just now is drained", self._drained),
+            ("failover: the provider chosen first refuses", self._refused),
+        ]
 
-    def _check_frames(self, frames: list[dict[str, Any]]) -> None:
-        sequences = [frame["sequence"] for frame in frames]
-        if sequences != list(range(1, len(sequences) + 1)):
-            raise DemoFailed(f"the frames have gaps or are out of order: {sequences}")
-        if frames[0]["type"] != "payment.initiated" or frames[-1]["type"] != "payment.completed":
-            raise DemoFailed(f"the payment went from {frames[0]['type']} to {frames[-1]['type']}")
+    async def _direct(self, shop: Shop) -> None:
+        sale = await shop.pay("direct charge", DIRECT)
+        if len(sale.ways) < 2:
+            raise DemoFailed(f"the bank asked for one thing only: {sale.ways}")
+        self.sales.append(sale)
 
-    def _check_agreement(self, payment: dict[str, Any], frames: list[dict[str, Any]]) -> None:
-        told = [(frame["event_id"], frame["sequence"], frame["type"]) for frame in frames]
-        stored = [(event["id"], event["sequence"], event["type"]) for event in payment["timeline"]]
-        if stored != told or payment["status"] != "completed" or payment["version"] != len(frames):
-            raise DemoFailed(f"GET tells another story than the socket: {stored} against {told}")
+    async def _refund_in_parts(self, shop: Shop) -> None:
+        sale = self._sale("paystack")
+        await shop.refund(sale, PART, leaves="partially_refunded")
+        await shop.refund(sale, None, leaves="refunded")
+        sale.what = "refund in two parts"
 
-    def _show_frame(self, frame: dict[str, Any]) -> None:
-        number = "-" if frame.get("sequence") is None else frame["sequence"]
-        self._say(f"  ws  {self._elapsed()}  #{number}  {frame['type']:<24} {frame.get('status') or ''}")
+    async def _refund_at_once(self, shop: Shop) -> None:
+        sale = self._sale("stripe")
+        await shop.refund(sale, None, leaves="refunded")
+        sale.what = "refund at once"
 
-    def _show_timeline(self, payment: dict[str, Any]) -> None:
-        attempt = payment["attempts"][-1]
-        self._say(
-            f"  GET {payment['reference']}: {payment['status']}, {payment['amount']} {payment['currency']}, "
-            f"provider ids {', '.join(attempt['provider_references']) or '-'}"
-        )
-        for event in payment["timeline"]:
-            self._say(
-                f"      {event['created_at'][11:23]}  {event['sequence']}  {event['type']:<24} by {event['actor']}"
-            )
+    async def _routed(self, shop: Shop) -> None:
+        sale = await shop.pay("provider chosen", UNNAMED)
+        say(f"  Chosen: {sale.payment['provider']}, {_reason(sale)}")
+        self.sales.append(sale)
 
-    def _elapsed(self) -> str:
-        return f"+{time.monotonic() - self._began:6.2f}s"
+    async def _drained(self, shop: Shop) -> None:
+        """Drained only while the payment is begun: somebody else's may be waiting for this provider."""
+        name = self.sales[-1].payment["provider"]
+        async with drained(self._stack.services, name, shop.user_id):
+            say(f"  {name} is drained.")
+            begun = await shop.initialize(UNNAMED)
+        say(f"  {name} is in use again.")
+        sale = await shop.complete(f"{name} drained", begun)
+        skipped = {each["provider"]: each["why"] for each in sale.collecting[0]["routing"]["considered"]}
+        if sale.payment["provider"] == name or skipped.get(name) != "drained":
+            raise DemoFailed(f"{name} is drained, and {sale.payment['provider']} got the payment: {skipped}")
+        say(f"  Chosen: {sale.payment['provider']}, {_reason(sale)}; {name} was skipped: {skipped[name]}")
+        self.sales.append(sale)
 
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stdout, flush=True)
+    async def _refused(self, shop: Shop) -> None:
+        """One refusal of the simulated provider that an unnamed payment went to before."""
+        name = self._sale("provider chosen").payment["provider"]
+        order = {"provider": name, "outcome": "refuse", "times": 1}
+        async with httpx.AsyncClient(base_url=self._stack.simulator_url, trust_env=False, timeout=60) as simulator:
+            (await simulator.post("/_control/outcomes", json=order)).raise_for_status()
+        sale = await shop.pay(f"{name} refused", UNNAMED)
+        went = [(attempt["provider"], attempt["status"]) for attempt in sale.collecting]
+        second = sale.payment["provider"]
+        if went != [(name, "refused"), (second, "succeeded")] or second == name:
+            raise DemoFailed(f"{name} should have refused and another provider succeeded, but the attempts were {went}")
+        say(f"  Attempts: {', '.join(f'{provider} {status}' for provider, status in went)}")
+        self.sales.append(sale)
+
+    def _sale(self, name: str) -> Sale:
+        """The first that was taken by this provider, or is called so."""
+        return next(sale for sale in self.sales if name in (sale.payment["provider"], sale.what))
+
+
+@asynccontextmanager
+async def drained(services: Services, provider: str, user_id: UUID) -> AsyncIterator[None]:
+    """Take a provider out of use, and back into it however this ends.
+
+    The endpoint for it is for administrators, and an administrator must not stay behind in somebody's database; what it
+    writes is written here in the demo merchant's name.
+    """
+    try:
+        await _set_drained(services, provider, user_id, True)
+        yield
+    finally:
+        await _set_drained(services, provider, user_id, False)
+
+
+async def _set_drained(services: Services, provider: str, user_id: UUID, out_of_use: bool) -> None:
+    changed = Event(
+        id=uuid7(),
+        type="provider.drained" if out_of_use else "provider.resumed",
+        created_at=services.clock(),
+        user_id=user_id,
+        data={"provider": provider, "reason": "payflow demo"},
+        origin=Origin(Actor.USER),
+    )
+
+    async def work(connection: RawConnection) -> None:
+        await services.drains.set(connection, provider, out_of_use, "payflow demo", user_id)
+        await services.events.add([changed], connection)
+
+    await services.database.in_transaction(work)
+    services.drains.forget()
+
+
+def table(sales: Sequence[Sale]) -> str:
+    """What was taken, one line each, in columns."""
+    head = ("what", "provider", "amount", "way", "status", "events", "refunded")
+    rows = [head, *(_row(sale) for sale in sales)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    to_the_right = {"amount", "events", "refunded"}
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(
+            cell.rjust(width) if name in to_the_right else cell.ljust(width)
+            for cell, width, name in zip(cells, widths, head, strict=True)
+        ).rstrip()
+
+    return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in rows[1:])])
+
+
+def _row(sale: Sale) -> tuple[str, ...]:
+    payment = sale.payment
+    refunded = Money(payment["refunded_minor"], payment["currency"]).decimal_text()
+    return (
+        sale.what,
+        " > ".join(attempt["provider"] for attempt in sale.collecting),
+        f"{payment['amount']} {payment['currency']}",
+        " > ".join(sale.ways),
+        payment["status"],
+        str(payment["version"]),
+        refunded if payment["refunded_minor"] else "-",
+    )
+
+
+def _reason(sale: Sale) -> str:
+    return str(sale.collecting[-1]["routing"]["reason"])
+
+
+def _amount(body: dict[str, Any]) -> str:
+    return f"{body['amount']} {body['currency']}"
 
 
 def _first(group: BaseException) -> BaseException:
@@ -215,11 +279,6 @@ def _first(group: BaseException) -> BaseException:
     return group
 
 
-def _expect(response: httpx.Response, status: int, what: str) -> None:
-    if response.status_code != status:
-        raise DemoFailed(f"{what} answered {response.status_code}: {response.text[:500]}")
-
-
 def demo_settings(settings: Settings) -> Settings:
-    """Quieter than a server, since its output is for reading."""
-    return settings.model_copy(update={"log_level": "ERROR"})
+    """Quieter than a server, since its output is for reading; and no draw, so that two unnamed payments go the same way."""
+    return settings.model_copy(update={"log_level": "ERROR", "provider_weights": {}})

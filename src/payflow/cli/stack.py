@@ -115,6 +115,8 @@ def _towards_simulator(settings: Settings, simulator: SimulatorSettings, url: st
             "consumer_secret": simulator.mpesa_consumer_secret,
             "shortcode": simulator.mpesa_shortcode,
             "passkey": simulator.mpesa_passkey,
+            "initiator_name": simulator.mpesa_initiator_name,
+            "security_credential": simulator.mpesa_security_credential,
         },
         "standardbank_pay": {
             "api_key": simulator.standardbank_pay_api_key,
@@ -125,11 +127,17 @@ def _towards_simulator(settings: Settings, simulator: SimulatorSettings, url: st
             "api_key": simulator.moniepoint_api_key,
             "secret_key": simulator.moniepoint_secret_key,
             "contract_code": simulator.moniepoint_contract_code,
+            "source_account_number": simulator.moniepoint_source_account_number,
         },
         "cpay": {
             "api_key": simulator.cpay_api_key,
             "client_code": simulator.cpay_client_code,
             "secret": simulator.cpay_secret,
+        },
+        "vtpass": {
+            "api_key": simulator.vtpass_api_key,
+            "public_key": simulator.vtpass_public_key,
+            "secret_key": simulator.vtpass_secret_key,
         },
     }
     credentials = dict(settings.provider_credentials)
@@ -151,5 +159,6 @@ def _towards_api(simulator: SimulatorSettings, url: str, simulator_url: str) -> 
             "stripe_webhook_url": f"{url}/api/v1/webhooks/stripe",
             "moniepoint_webhook_url": f"{url}/api/v1/webhooks/moniepoint",
             "flutterwave_webhook_url": f"{url}/api/v1/webhooks/flutterwave",
+            "vtpass_webhook_url": f"{url}/api/v1/webhooks/vtpass",
         }
     )

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import os
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -49,3 +50,41 @@ def unseal(key: bytes, sealed: bytes, context: str) -> bytes:
         return AESGCM(key).decrypt(sealed[:12], sealed[12:], context.encode())
     except (InvalidTag, ValueError):
         raise SealBroken("The sealed value cannot be opened with this key in this place.") from None
+
+
+class Keyring:
+    """The key that seals, and the former ones that still open. Each is known by an id made of itself, so that two
+    installations, or two orders of the same list, never call different keys alike."""
+
+    def __init__(self, current: str, former: Sequence[str], purpose: str) -> None:
+        keys = [derive_key(secret, purpose) for secret in (current, *former)]
+        self._keys = {_key_id(key): key for key in keys}
+        self.current_id = _key_id(keys[0])
+
+    def __contains__(self, key_id: str) -> bool:
+        return key_id in self._keys
+
+    def seal(self, plain: bytes, context: str) -> bytes:
+        """Under the current key; the key's id is bound too, so that a row cannot claim another."""
+        return seal(self._keys[self.current_id], plain, f"{context}:{self.current_id}")
+
+    def unseal(self, key_id: str, sealed: bytes, context: str) -> bytes:
+        """SealBroken also for a key that is not held."""
+        key = self._keys.get(key_id)
+        if key is None:
+            raise SealBroken("The key that sealed this value is not among the keys of this installation.")
+        return unseal(key, sealed, f"{context}:{key_id}")
+
+    def unseal_without_id(self, sealed: bytes, context: str) -> bytes:
+        """What was sealed before keys had ids. SealBroken when no key opens it."""
+        for key in self._keys.values():
+            try:
+                return unseal(key, sealed, context)
+            except SealBroken:
+                continue
+        raise SealBroken("None of the keys of this installation opens this value.")
+
+
+def _key_id(key: bytes) -> str:
+    """Twelve hex characters that tell nothing of the key."""
+    return keyed_digest(key, "key-id").hex()[:12]

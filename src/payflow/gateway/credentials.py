@@ -1,19 +1,21 @@
-"""Where an adapter's credentials come from: the environment, or, sealed, the database. Never shown again, never logged.
+"""Where an adapter's credentials come from: sealed, the database, or else the environment. Never shown again, never logged.
 
-`CredentialsSource` is what the use cases see. A change in the database reaches every node within `REFRESH_SECONDS`.
+`CredentialsSource` is what the use cases see. A change in the database reaches every node within `REFRESH_SECONDS`. A row is
+bound to its id, its provider and the key that sealed it: copied elsewhere, it opens nothing.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 
-from payflow.core.crypto import SealBroken, derive_key, seal, unseal
+from payflow.core.crypto import Keyring, SealBroken
+from payflow.core.errors import Conflict
 from payflow.core.ids import uuid7
 from payflow.core.logging import get_logger
 from payflow.gateway.contract import Provider
@@ -23,19 +25,55 @@ from payflow.infra.database import DatabaseAway, RawConnection
 log = get_logger(__name__)
 
 REFRESH_SECONDS = 5.0
-KEY_ID = "k1"
+SEALING_PURPOSE = "provider-credentials"
+UNNAMED_KEY = "k1"  # rows from before keys had ids
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialSet:
     """The present credentials, and before them those that webhooks may still be signed with."""
 
-    current: BaseModel
-    previous: tuple[BaseModel, ...] = ()
+    current: BaseModel = field(repr=False)
+    previous: tuple[BaseModel, ...] = field(default=(), repr=False)
 
     @property
     def all(self) -> tuple[BaseModel, ...]:
         return (self.current, *self.previous)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a row holds. `alone` says that whatever came before, the environment too, proves nothing any more."""
+
+    values: Mapping[str, Any] = field(repr=False)
+    alone: bool = False
+
+
+class Seals:
+    """How a row of `provider_configs` is sealed."""
+
+    def __init__(self, keys: Keyring) -> None:
+        self._keys = keys
+
+    @property
+    def key_id(self) -> str:
+        """Of the key that seals."""
+        return self._keys.current_id
+
+    def seal(self, provider: str, identity: UUID, stored: Stored) -> bytes:
+        plain = orjson.dumps({"values": stored.values, "alone": stored.alone})
+        return self._keys.seal(plain, _context(provider, identity))
+
+    def open(self, row: Mapping[str, Any]) -> Stored:
+        """SealBroken when it was altered, copied from elsewhere, or sealed with a key that is not held."""
+        context, sealed = _context(row["provider"], row["id"]), bytes(row["sealed"])
+        if row["key_id"] == UNNAMED_KEY:
+            return Stored(orjson.loads(self._keys.unseal_without_id(sealed, context)))
+        return Stored(**orjson.loads(self._keys.unseal(row["key_id"], sealed, context)))
+
+
+def _context(provider: str, identity: UUID) -> str:
+    return f"provider_configs.sealed:{provider}:{identity}"
 
 
 class CredentialsSource(Protocol):
@@ -61,11 +99,11 @@ class SealedCredentials:
         providers: Mapping[str, Provider],
         environment: Mapping[str, Mapping[str, SecretStr]],
         *,
-        secret: str,
+        keys: Keyring,
     ) -> None:
         self._repository = repository
         self._providers = providers
-        self._key = derive_key(secret, "provider-credentials")
+        self._seals = Seals(keys)
         self._environment = {
             name: providers[name].CredentialsModel.model_validate(
                 {field: value.get_secret_value() for field, value in values.items()}
@@ -76,6 +114,11 @@ class SealedCredentials:
         self._known: dict[str, CredentialSet] | None = None
         self._read_at = float("-inf")
         self._first_read = asyncio.Lock()
+
+    @property
+    def environment(self) -> Mapping[str, BaseModel]:
+        """Those that came from the settings, by provider."""
+        return dict(self._environment)
 
     async def get(self, provider: str) -> CredentialSet | None:
         if self._known is None:
@@ -89,10 +132,30 @@ class SealedCredentials:
 
     async def add(self, connection: RawConnection, provider: str, credentials: BaseModel, created_by: UUID) -> UUID:
         """Seal and store new credentials in the caller's transaction; call `forget` after its commit."""
+        # The id is made under the lock: the newest id counts, so it must be that of the last change.
+        await self._repository.lock(connection, provider)
         identity = uuid7()
-        sealed = seal(self._key, orjson.dumps(plain(credentials)), self._context(provider, identity))
-        await self._repository.add(connection, identity, provider, KEY_ID, sealed, created_by)
+        sealed = self._seals.seal(provider, identity, Stored(plain(credentials)))
+        await self._repository.add(connection, identity, provider, self._seals.key_id, sealed, created_by)
         return identity
+
+    async def retire(self, connection: RawConnection, provider: str) -> int:
+        """From now on only the present credentials prove a webhook: the stored ones before them are deleted, those of the
+        environment no longer count. How many these were. In the caller's transaction; call `forget` after its commit.
+        """
+        await self._repository.lock(connection, provider)
+        rows = await self._repository.of_provider(connection, provider)
+        if not rows:
+            return 0  # those of the environment are the present ones
+        try:
+            stored = self._seals.open(rows[0])
+        except SealBroken:
+            raise Conflict("The newest credentials cannot be opened with the keys of this installation.") from None
+        from_environment = provider in self._environment and not stored.alone and len(rows) == 1
+        identity = rows[0]["id"]
+        sealed = self._seals.seal(provider, identity, Stored(stored.values, alone=True))
+        await self._repository.replace(connection, rows[0], self._seals.key_id, sealed)
+        return await self._repository.delete_before(connection, provider, identity) + int(from_environment)
 
     def forget(self) -> None:
         """Read again at the next use."""
@@ -107,25 +170,34 @@ class SealedCredentials:
             if self._known is None:
                 self._known = {name: CredentialSet(value) for name, value in self._environment.items()}
             return
-        found: dict[str, list[BaseModel]] = {}
+        by_provider: dict[str, list[Mapping[str, Any]]] = {name: [] for name in self._environment}
         for row in rows:
-            opened = self._open(row)
-            if opened is not None:
-                found.setdefault(row["provider"], []).append(opened)
-        for name, value in self._environment.items():
-            found.setdefault(name, []).append(value)
-        self._known = {name: CredentialSet(values[0], tuple(values[1:])) for name, values in found.items()}
+            by_provider.setdefault(row["provider"], []).append(row)
+        found = {name: self._read(name, own) for name, own in by_provider.items() if name in self._providers}
+        self._known = {name: CredentialSet(models[0], tuple(models[1:])) for name, models in found.items() if models}
 
-    def _open(self, row: Mapping[str, Any]) -> BaseModel | None:
-        provider = self._providers.get(row["provider"])
-        if provider is None:
-            return None
+    def _read(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[BaseModel]:
+        """The present credentials and those before them: one row more, or, behind a single row, the environment."""
+        models: list[BaseModel] = []
+        alone = False
+        for row in rows:
+            opened = None if alone else self._open(row)
+            if opened is not None:
+                models.append(opened[0])
+                alone = opened[1]
+        environment = self._environment.get(name)
+        if environment is not None and (not models or (len(rows) == 1 and not alone)):
+            models.append(environment)
+        return models
+
+    def _open(self, row: Mapping[str, Any]) -> tuple[BaseModel, bool] | None:
+        """None, and a line in the log, for a row that is not what this installation sealed, or that the adapter of today
+        does not take: one bad row must not keep the other providers from their credentials."""
         try:
-            values = unseal(self._key, bytes(row["sealed"]), self._context(row["provider"], row["id"]))
+            stored = self._seals.open(row)
+            return self._providers[row["provider"]].CredentialsModel.model_validate(stored.values), stored.alone
         except SealBroken:
             log.error("credentials.seal_broken", provider=row["provider"], config_id=str(row["id"]))
-            return None
-        return provider.CredentialsModel.model_validate(orjson.loads(values))
-
-    def _context(self, provider: str, identity: UUID) -> str:
-        return f"provider_configs.sealed:{provider}:{identity}"
+        except ValidationError:
+            log.error("credentials.not_accepted", provider=row["provider"], config_id=str(row["id"]))
+        return None

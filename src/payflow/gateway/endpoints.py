@@ -9,16 +9,27 @@ from fastapi import APIRouter, Body, Depends, Path, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 
-from payflow.core.clock import Clock
+from payflow.core.clock import Clock, rfc3339
 from payflow.core.errors import FieldError, Invalid, NotFound
 from payflow.core.ids import uuid7
 from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Event, Origin
-from payflow.gateway.contract import Cancels, Collects, Provider, ReceivesWebhooks, TakesOtp
+from payflow.gateway.breaker import Breakers, ProviderState
+from payflow.gateway.contract import (
+    Cancels,
+    Collects,
+    ListsBanks,
+    PaysOut,
+    Provider,
+    ReceivesWebhooks,
+    Refunds,
+    SellsAirtime,
+    TakesOtp,
+)
 from payflow.gateway.credentials import SealedCredentials
 from payflow.gateway.drains import Drains
 from payflow.gateway.registry import Registry
-from payflow.gateway.schemas import ConfiguredView, DrainedView, DrainProvider, ProviderList
+from payflow.gateway.schemas import ConfiguredView, DrainedView, DrainProvider, ProviderList, RetiredView
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
@@ -32,6 +43,10 @@ _CAPABILITIES: Mapping[str, type] = {
     "collect": Collects,
     "cancel": Cancels,
     "otp": TakesOtp,
+    "refund": Refunds,
+    "payout": PaysOut,
+    "banks": ListsBanks,
+    "airtime": SellsAirtime,
     "webhooks": ReceivesWebhooks,
 }
 
@@ -41,6 +56,7 @@ def providers_router(
     registry: Registry,
     credentials: SealedCredentials,
     drains: Drains,
+    breakers: Breakers,
     events: EventRepository,
     identity: IdentityService,
     limiter: RateLimiter,
@@ -54,14 +70,16 @@ def providers_router(
         "", summary="List providers", response_model=ProviderList, responses=problem_responses(401, 403, 429, 503)
     )
     async def list_providers(principal: Annotated[Principal, Depends(reader)]) -> Response:
-        """Every installed provider, in the order in which they are preferred, with what it can do."""
+        """Every installed provider, in the order in which they are preferred, with what it can do and how it does."""
         data = []
         drained = await registry.drained()
+        states = await breakers.states(registry.names) or {}
         for name in registry.names:
             provider = registry.get(name)
             assert provider is not None
             configured = await registry.credentials(name) is not None
-            data.append(_view(provider, configured=configured, drained=name in drained))
+            view = _view(provider, configured=configured, drained=name in drained)
+            data.append(view | _doing(states.get(name)))
         return Response(orjson.dumps({"data": data}), media_type="application/json")
 
     @router.post(
@@ -80,7 +98,7 @@ def providers_router(
         principal: Annotated[Principal, Depends(admin)],
     ) -> Response:
         """For administrators. Validated by the provider's own model, stored sealed, and never shown again. The values
-        before them still verify webhooks, so that nothing on its way is refused."""
+        before them still verify webhooks, so that nothing on its way is refused, until they are retired."""
         provider = registry.get(name)
         if provider is None:
             raise NotFound("There is no such provider.")
@@ -103,6 +121,36 @@ def providers_router(
         credentials.forget()
         view = {"name": name, "config_id": str(config_id), "fields": sorted(values.model_fields_set)}
         return Response(orjson.dumps(view), media_type="application/json")
+
+    @router.delete(
+        "/{name}/config/previous",
+        summary="Retire a provider's former credentials",
+        response_model=RetiredView,
+        responses=problem_responses(401, 403, 404, 409, 422, 429, 503),
+    )
+    async def retire(request: Request, name: ProviderName, principal: Annotated[Principal, Depends(admin)]) -> Response:
+        """For administrators, at the end of a rotation: from now on only the present credentials prove a webhook. The
+        stored ones before them are deleted; those of the environment no longer count. Twice is the same as once."""
+        if registry.get(name) is None:
+            raise NotFound("There is no such provider.")
+
+        async def work(connection: RawConnection) -> int:
+            retired = await credentials.retire(connection, name)
+            if retired:
+                changed = Event(
+                    id=uuid7(),
+                    type="config.changed",
+                    created_at=clock(),
+                    user_id=principal.id,
+                    data={"provider": name, "retired": retired},
+                    origin=_origin(request),
+                )
+                await events.add([changed], connection)
+            return retired
+
+        retired = await database.in_transaction(work)
+        credentials.forget()
+        return Response(orjson.dumps({"name": name, "retired": retired}), media_type="application/json")
 
     @router.post(
         "/{name}/drain",
@@ -183,4 +231,18 @@ def _view(provider: Provider, *, configured: bool, drained: bool) -> dict[str, A
         "countries": sorted(declaration.countries),
         "methods": sorted(declaration.methods),
         "webhook_path": f"/api/v1/webhooks/{declaration.path_name}" + ("/{token}" if declaration.webhook_token else ""),
+    }
+
+
+def _doing(state: ProviderState | None) -> dict[str, Any]:
+    """Health and breaker; null while Redis is away."""
+    if state is None:
+        return {"health": None, "breaker": None}
+    return {
+        "health": {"success_rate": state.success_rate, "calls": state.calls, "latency_ms": state.latency_ms},
+        "breaker": {
+            "state": state.phase.value,
+            "since": rfc3339(state.since) if state.since else None,
+            "until": rfc3339(state.until) if state.until else None,
+        },
     }

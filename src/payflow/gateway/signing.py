@@ -3,12 +3,23 @@
 import hmac
 import time
 from collections.abc import Iterable
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from payflow.core.crypto import keyed_digest, same
-from payflow.gateway.contract import WebhookRefused
+from payflow.gateway.contract import Declaration, WebhookRefused
 
 _TOKEN_MAC_BYTES = 16
+_OF_NO_ATTEMPT = UUID("5d0f3a0a-7c1c-5f0e-9c40-3b8f2f6f5a27")
+
+
+def validation_id(provider: str) -> UUID:
+    """In place of an attempt's id, in the token of the URL where this provider asks whether it may take a payment."""
+    return uuid5(_OF_NO_ATTEMPT, f"{provider}|validation")
+
+
+def confirmation_id(provider: str) -> UUID:
+    """In place of an attempt's id, in the token of the URL where this provider tells of payments nobody ordered."""
+    return uuid5(_OF_NO_ATTEMPT, f"{provider}|confirmation")
 
 
 def verify_hmac_hex(header: str | None, body: bytes, secrets: Iterable[str], digest: str) -> None:
@@ -82,3 +93,24 @@ class CallbackTokens:
 
     def _tag(self, attempt_id: UUID) -> str:
         return keyed_digest(self._key, "callback", attempt_id.bytes)[:_TOKEN_MAC_BYTES].hex()
+
+
+class CallbackUrls:
+    """Where a provider reports about an attempt: its webhook address, with the attempt's token where it signs nothing."""
+
+    def __init__(self, tokens: CallbackTokens, public_url: str) -> None:
+        self._tokens = tokens
+        self._base = f"{public_url.rstrip('/')}/api/v1/webhooks/"
+
+    def of(self, declaration: Declaration, attempt_id: UUID) -> str:
+        url = self._base + declaration.path_name
+        return f"{url}/{self._tokens.issue(attempt_id)}" if declaration.webhook_token else url
+
+    def validation(self, declaration: Declaration) -> str:
+        return self._of_provider(declaration, validation_id(declaration.name))
+
+    def confirmation(self, declaration: Declaration) -> str:
+        return self._of_provider(declaration, confirmation_id(declaration.name))
+
+    def _of_provider(self, declaration: Declaration, identity: UUID) -> str:
+        return f"{self._base}{declaration.path_name}/{self._tokens.issue(identity)}"

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from pydantic import SecretStr
 
 from payflow.core.clock import Clock
 from payflow.core.crypto import derive_key, keyed_digest, same
@@ -33,6 +34,10 @@ class Replay:
     transaction_id: UUID
     status_code: int | None = None
     body: bytes | None = None
+
+
+def _plain(value: Any) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 class IdempotencyService:
@@ -68,7 +73,7 @@ class IdempotencyService:
 
     def fingerprint(self, body: Mapping[str, Any]) -> bytes:
         """A keyed digest of the validated body: it tells two bodies apart and tells nobody what was in them."""
-        return keyed_digest(self._key, orjson.dumps(body, option=orjson.OPT_SORT_KEYS, default=str))
+        return keyed_digest(self._key, orjson.dumps(body, option=orjson.OPT_SORT_KEYS, default=_plain))
 
     def cache_entry(self, finished: Finished, fingerprint: bytes, transaction_id: UUID) -> tuple[str, bytes, int]:
         """(key, value, seconds) for Redis: a replay that does not ask PostgreSQL."""
@@ -104,6 +109,9 @@ class IdempotencyService:
         fingerprint, transaction_id, status_code = orjson.loads(head)
         return KeyRow(bytes.fromhex(fingerprint), UUID(transaction_id), status_code, body, self._clock())
 
+    def digest(self, scope: KeyScope) -> bytes:
+        """Names a request by its scope, for rows that must exist once for it."""
+        return keyed_digest(self._key, scope.principal, scope.method, scope.path, scope.key)
+
     def _cache_key(self, scope: KeyScope) -> str:
-        digest = keyed_digest(self._key, scope.principal, scope.method, scope.path, scope.key)
-        return f"idem:{digest.hex()}"
+        return f"idem:{self.digest(scope).hex()}"

@@ -72,6 +72,13 @@ async def find_user_by_email(connection: RawConnection, email: str) -> UserRow |
     return UserRow(**row) if row else None
 
 
+async def find_oldest_admin(connection: RawConnection) -> UUID | None:
+    found: UUID | None = await connection.fetchval(
+        "SELECT id FROM users WHERE role = 'admin' AND disabled_at IS NULL ORDER BY id LIMIT 1"
+    )
+    return found
+
+
 async def replace_password_hash(connection: RawConnection, user_id: UUID, old: str, new: str) -> None:
     await connection.execute(
         "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2", user_id, old, new

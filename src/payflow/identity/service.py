@@ -27,6 +27,9 @@ log = get_logger(__name__)
 # type, user, data (safe to show), address, user agent
 RecordEvent = Callable[[str, UUID | None, dict[str, Any], str | None, str | None], Awaitable[None]]
 
+# Within the database transaction that adds the user: what a new user has from the beginning.
+Welcome = Callable[[RawConnection, UUID], Awaitable[None]]
+
 MOST_API_KEYS = 50
 _LISTED_API_KEYS = 200
 _LAST_USED_EVERY = timedelta(minutes=1)
@@ -57,6 +60,10 @@ async def record_nothing(
     """The default of `record_event`."""
 
 
+async def give_nothing(connection: RawConnection, user_id: UUID) -> None:
+    """The default of `welcome`."""
+
+
 class IdentityService:
     def __init__(
         self,
@@ -65,12 +72,14 @@ class IdentityService:
         *,
         clock: Clock = utc_now,
         record_event: RecordEvent = record_nothing,
+        welcome: Welcome = give_nothing,
         password_cost: tuple[int, int, int] = ARGON2_COST,
     ) -> None:
         secret = settings.secret_key.get_secret_value()
         self._database = database
         self._clock = clock
         self._record_event = record_event
+        self._welcome = welcome
         self._registration_open = settings.registration_open
         self._passwords = Passwords(threads=settings.password_hash_threads, cost=password_cost)
         self._access_tokens = AccessTokens(secret, settings.access_token_seconds)
@@ -94,6 +103,14 @@ class IdentityService:
     async def create_admin(self, email: str, password: str, name: str) -> UserRow:
         """For the command line. Conflict `email_taken`."""
         return await self._create_user(email, password, name, "admin", NOWHERE)
+
+    async def admin(self, email: str) -> UserRow:
+        """The administrator in whose name a command works. NotFound."""
+        async with self._database.raw() as connection:
+            user = await repository.find_user_by_email(connection, _normalised(email))
+        if user is None or user.role != "admin" or user.disabled_at is not None:
+            raise NotFound("There is no administrator with this email.")
+        return user
 
     async def login(self, email: str, password: str, origin: Origin = NOWHERE) -> TokenPair:
         """NotAuthenticated `invalid_credentials`, alike in words and time for an unknown address; Forbidden
@@ -174,6 +191,14 @@ class IdentityService:
         if user is None or user.disabled_at is not None:
             raise NotAuthenticated("This account is disabled.", code="user_disabled")
         return user
+
+    async def find_owner(self, email: str) -> UUID | None:
+        """The user of this address, or without one the oldest administrator; None when there is none who is not disabled."""
+        async with self._database.raw() as connection:
+            if not email:
+                return await repository.find_oldest_admin(connection)
+            user = await repository.find_user_by_email(connection, _normalised(email))
+        return user.id if user is not None and user.disabled_at is None else None
 
     async def disable_user(self, user_id: UUID) -> None:
         """Refuses the user's logins, tokens and API keys from now on. NotFound when there is no such active user."""
@@ -318,9 +343,10 @@ class IdentityService:
     async def _create_user(self, email: str, password: str, name: str, role: Role, origin: Origin) -> UserRow:
         password_hash = await self._passwords.hash(password)
         user = UserRow(uuid7(), _normalised(email), name, password_hash, role, self._clock(), None)
-        async with self._database.raw() as connection:
+        async with self._database.transaction() as connection:
             if not await repository.insert_user(connection, user):
                 raise Conflict("An account with this address exists.", code="email_taken")
+            await self._welcome(connection, user.id)
         await self._record("user.registered", user.id, {"role": role}, origin)
         return user
 

@@ -1,12 +1,15 @@
 """Posting: accounts are opened on first use, journals and entries are written in the caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from payflow.core.ids import uuid7
+from payflow.core.money import Money
 from payflow.infra.database import RawConnection
-from payflow.ledger.journals import Journal, Line, account_id
+from payflow.ledger.journals import Hold, HoldStatus, Journal, Line, Reversals, account_id
 
 OPEN_ACCOUNTS = """
     INSERT INTO ledger_accounts (id, code, user_id, currency)
@@ -72,4 +75,162 @@ def parameters(journals: Sequence[Journal]) -> tuple[list[list[Any]], list[list[
             [line.currency for _, line in lines],
             [line.amount_minor for _, line in lines],
         ],
+    )
+
+
+@dataclass(slots=True)
+class Wallet:
+    """A wallet as it stands. `available` can be spent, `held` is on its way out; minor units."""
+
+    id: UUID
+    user_id: UUID
+    currency: str
+    available_minor: int
+    held_minor: int
+    status: str
+    status_reason: str | None
+    created_at: datetime
+
+
+_WALLET = "id, user_id, currency, available_minor, held_minor, status, status_reason, created_at"
+
+
+def _wallet(row: Mapping[str, Any]) -> Wallet:
+    return Wallet(**{name: row[name] for name in _WALLET.split(", ")})
+
+
+async def open_wallet(connection: RawConnection, user_id: UUID, currency: str) -> None:
+    """A user's wallet in a currency, unless there is one."""
+    await connection.execute(
+        "INSERT INTO wallets (user_id, currency) VALUES ($1, $2) ON CONFLICT DO NOTHING", user_id, currency
+    )
+
+
+async def lock_wallet(connection: RawConnection, user_id: UUID, currency: str) -> Wallet | None:
+    """The wallet, locked: what it holds now is what it holds at the commit."""
+    row = await connection.fetchrow(
+        f"SELECT {_WALLET} FROM wallets WHERE user_id = $1 AND currency = $2 FOR UPDATE", user_id, currency
+    )
+    return None if row is None else _wallet(row)
+
+
+async def wallets_of(connection: RawConnection, user_id: UUID) -> list[Wallet]:
+    rows = await connection.fetch(f"SELECT {_WALLET} FROM wallets WHERE user_id = $1 ORDER BY currency", user_id)
+    return [_wallet(row) for row in rows]
+
+
+async def set_wallet_status(
+    connection: RawConnection, user_id: UUID, currency: str, status: str, reason: str | None
+) -> bool:
+    """active, inactive (by its owner) or frozen (by us). False when there is no such wallet."""
+    changed = await connection.fetchval(
+        """
+        UPDATE wallets SET status = $3, status_reason = $4, updated_at = now()
+        WHERE user_id = $1 AND currency = $2 RETURNING id
+        """,
+        user_id,
+        currency,
+        status,
+        reason,
+    )
+    return changed is not None
+
+
+async def add_hold(connection: RawConnection, hold: Hold) -> None:
+    await connection.execute(
+        """
+        INSERT INTO holds (id, user_id, transaction_id, source_type, source_id, currency, amount_minor)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        """,
+        hold.id,
+        hold.user_id,
+        hold.transaction_id,
+        hold.source_type,
+        hold.source_id,
+        hold.amount.currency,
+        hold.amount.minor,
+    )
+
+
+async def lock_holds(connection: RawConnection, transaction_ids: Sequence[UUID]) -> list[Hold]:
+    """The holds of these transactions, which are locked already."""
+    rows = await connection.fetch(
+        """
+        SELECT id, user_id, transaction_id, source_type, source_id, currency, amount_minor, status, ended_at,
+            (SELECT count(*) FILTER (WHERE j.kind = 'captured') > count(*) FILTER (WHERE j.kind = 'returned')
+             FROM ledger_journals j WHERE j.source_type = 'hold' AND j.source_id = holds.id) AS gone
+        FROM holds WHERE transaction_id = ANY($1::uuid[]) ORDER BY id FOR UPDATE
+        """,
+        list(transaction_ids),
+    )
+    return [
+        Hold(
+            row["id"],
+            row["user_id"],
+            row["transaction_id"],
+            row["source_type"],
+            row["source_id"],
+            Money(row["amount_minor"], row["currency"]),
+            HoldStatus(row["status"]),
+            row["ended_at"],
+            row["gone"],
+        )
+        for row in rows
+    ]
+
+
+async def end_holds(connection: RawConnection, holds: Sequence[Hold]) -> None:
+    await connection.execute(
+        """
+        UPDATE holds h SET status = u.status, ended_at = u.ended_at
+        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS u (id, status, ended_at) WHERE h.id = u.id
+        """,
+        [hold.id for hold in holds],
+        [hold.status.value for hold in holds],
+        [hold.ended_at for hold in holds],
+    )
+
+
+async def reversals(connection: RawConnection, attempt_ids: Sequence[UUID]) -> dict[UUID, Reversals]:
+    """What was taken back of these attempts, and given again."""
+    found = {attempt_id: Reversals() for attempt_id in attempt_ids}
+    rows = await connection.fetch(
+        """
+        SELECT source_id, count(*) FILTER (WHERE kind LIKE 'reversed%') AS taken,
+            count(*) FILTER (WHERE kind LIKE 'reinstated%') AS given_again
+        FROM ledger_journals WHERE source_type = 'attempt' AND source_id = ANY($1::uuid[]) GROUP BY source_id
+        """,
+        list(attempt_ids),
+    )
+    for row in rows:
+        found[row["source_id"]] = Reversals(row["taken"], row["given_again"])
+    rows = await connection.fetch(
+        """
+        SELECT j.source_id, a.code, a.user_id, a.currency, sum(e.amount_minor)::bigint AS minor
+        FROM ledger_journals j JOIN ledger_entries e ON e.journal_id = j.id JOIN ledger_accounts a ON a.id = e.account_id
+        WHERE j.source_type = 'attempt' AND j.source_id = ANY($1::uuid[])
+          AND (j.kind LIKE 'reversed%' OR j.kind LIKE 'reinstated%')
+        GROUP BY j.source_id, a.id HAVING sum(e.amount_minor) <> 0 ORDER BY j.source_id, a.code
+        """,
+        list(attempt_ids),
+    )
+    for row in rows:
+        line = Line(row["code"], row["user_id"], row["currency"], row["minor"])
+        found[row["source_id"]].lines.append(line)
+    return found
+
+
+async def balance_at(connection: RawConnection, account: UUID, moment: datetime | None = None) -> int:
+    """What an account's entries add up to, now or as it stood at a moment: debits positive, minor units. A journal counts
+    from the beginning of the database transaction that posted it."""
+    return int(
+        await connection.fetchval(
+            """
+            SELECT coalesce(sum(e.amount_minor), 0)::bigint FROM ledger_entries e
+            JOIN ledger_journals j ON j.id = e.journal_id
+            WHERE e.account_id = $1 AND ($2::timestamptz IS NULL OR j.created_at <= $2)
+            """,
+            account,
+            moment,
+        )
     )

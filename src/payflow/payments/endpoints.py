@@ -1,71 +1,52 @@
-"""`/payments`: initialize, get, list, verify, submit-otp, cancel, resolve."""
+"""`/payments`: initialize, get, list, verify, submit-otp, cancel, resolve; and what gives money back."""
 
-import hashlib
-import json
-from collections.abc import Callable, Coroutine
-from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 
-from payflow.core.errors import Conflict, InFlight, Invalid, Malformed
-from payflow.events.types import Actor, Origin
+from payflow.core.errors import Conflict
 from payflow.idempotency.service import IdempotencyService
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
-from payflow.payments.schemas import InitializedPayment, InitializePayment, ResolvePayment, SubmitOtp
-from payflow.payments.service import PaymentService, Reply
-from payflow.payments.submissions import Submissions
-from payflow.transactions.endpoints import PageParameters, page_response
+from payflow.payments.refunds import RefundService
+from payflow.payments.schemas import (
+    InitializedPayment,
+    InitializePayment,
+    RefundPayment,
+    ResolvePayment,
+    ResolveRefund,
+    SubmitOtp,
+)
+from payflow.payments.service import PaymentService
+from payflow.transactions.endpoints import (
+    KEY_DOCUMENTED,
+    KEY_PROBLEMS,
+    ExactNumbers,
+    PageParameters,
+    origin_of,
+    owner_of,
+    page_response,
+    payment_answer,
+    reply_answer,
+    with_etag,
+)
 from payflow.transactions.lifecycle import Status
 from payflow.transactions.repository import TransactionRepository
-from payflow.transactions.views import TransactionDetail, TransactionPage, TransactionView
-from payflow.web.problems import MEDIA_TYPE, problem_responses
+from payflow.transactions.submissions import Submissions
+from payflow.transactions.views import RefundList, RefundView, TransactionDetail, TransactionPage, TransactionView
+from payflow.web.problems import problem_responses
 from payflow.web.rate_limits import RateLimiter
 
-
-class ExactNumbers(APIRoute):
-    """Reads JSON numbers to Decimal from their text, because a float would already have lost what was written."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def exact(request: Request) -> Response:
-            return await handle(_ExactRequest(request.scope, request.receive))
-
-        return exact
-
-
-class _ExactRequest(Request):
-    async def json(self) -> Any:
-        return json.loads(await self.body(), parse_float=Decimal, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> Any:
-    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
-
-
-_KEY_DOCUMENTED = {
-    "parameters": [
-        {
-            "in": "header",
-            "name": "Idempotency-Key",
-            "required": True,
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]{1,255}$"},
-            "description": "The same key with the same body gives the same answer; keep it for every repeat of a request.",
-            "example": "4c9f6c1e-8a30-4c2f-9a41-0f6c1f3b7d52",
-        }
-    ]
-}
-_KEY_PROBLEMS = [
-    Malformed("The Idempotency-Key header is required.", code="idempotency_key_missing"),
-    InFlight(),
-    Invalid("This Idempotency-Key was used with another body.", code="idempotency_key_reused"),
+_NOT_REFUNDABLE = [
+    Conflict("A payment that is failed cannot be refunded: only one that is completed.", code="not_refundable"),
+    Conflict("All of it has been given back already.", code="already_refunded"),
+    Conflict("Only 500.00 NGN of this payment can still be given back.", code="refund_exceeds_remaining"),
+    Conflict("C-Pay gives no money back over its API. Ask C-Pay to reverse it.", code="refund_unsupported"),
+    Conflict("The wallet no longer holds this much.", code="insufficient_funds"),
+    Conflict("The wallet is frozen: nothing leaves it.", code="wallet_frozen"),
 ]
 _DRAINED = Conflict("Paystack takes no new payments at the moment.", code="provider_drained")
 
@@ -88,8 +69,8 @@ def payments_router(
         status_code=201,
         summary="Start a payment",
         response_model=InitializedPayment,
-        responses=problem_responses(400, 401, 403, 409, 413, 422, 429, 502, 503, errors=[*_KEY_PROBLEMS, _DRAINED]),
-        openapi_extra=_KEY_DOCUMENTED,
+        responses=problem_responses(400, 401, 403, 409, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, _DRAINED]),
+        openapi_extra=KEY_DOCUMENTED,
     )
     async def initialize(
         request: Request, body: InitializePayment, principal: Annotated[Principal, Depends(writer)]
@@ -102,7 +83,7 @@ def payments_router(
         """
         scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
         reply = await payments.initialize(principal.id, body, scope, origin_of(request), instance=request.url.path)
-        return _reply(reply, location=True)
+        return reply_answer(reply, location=True)
 
     @router.get(
         "",
@@ -144,7 +125,7 @@ def payments_router(
     )
     async def verify(request: Request, payment_id: UUID, principal: Annotated[Principal, Depends(writer)]) -> Response:
         """Asks the provider how the payment stands (at most every few seconds per payment) and answers with the payment."""
-        return _json(await payments.verify(payment_id, owner_of(principal), origin_of(request)))
+        return payment_answer(await payments.verify(payment_id, owner_of(principal), origin_of(request)))
 
     @router.post(
         "/{payment_id}/submit-otp",
@@ -161,12 +142,12 @@ def payments_router(
             502,
             503,
             errors=[
-                *_KEY_PROBLEMS,
+                *KEY_PROBLEMS,
                 Conflict("The payment is completed; it does not wait for otp.", code="nothing_to_submit"),
                 Conflict("The provider did not accept this.", code="not_accepted"),
             ],
         ),
-        openapi_extra=_KEY_DOCUMENTED,
+        openapi_extra=KEY_DOCUMENTED,
     )
     async def submit_otp(
         request: Request, payment_id: UUID, body: SubmitOtp, principal: Annotated[Principal, Depends(writer)]
@@ -175,7 +156,7 @@ def payments_router(
         the next `next_action`, or ended. A wrong code asks again. What you send is neither stored nor logged."""
         scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
         reply = await submissions.submit(payment_id, owner_of(principal), body.submission(), scope, origin_of(request))
-        return _reply(reply)
+        return reply_answer(reply)
 
     @router.post(
         "/{payment_id}/cancel",
@@ -194,7 +175,7 @@ def payments_router(
     async def cancel(request: Request, payment_id: UUID, principal: Annotated[Principal, Depends(writer)]) -> Response:
         """Gives up a payment that the customer has not made. Cancelling twice is the same as once. If the customer pays
         all the same, the payment becomes `completed`: money that came is never hidden."""
-        return _json(await payments.cancel(payment_id, owner_of(principal), origin_of(request)))
+        return payment_answer(await payments.cancel(payment_id, owner_of(principal), origin_of(request)))
 
     @router.post(
         "/{payment_id}/resolve",
@@ -210,11 +191,11 @@ def payments_router(
             429,
             503,
             errors=[
-                *_KEY_PROBLEMS,
+                *KEY_PROBLEMS,
                 Conflict("Only a payment that is under_review can be resolved.", code="not_under_review"),
             ],
         ),
-        openapi_extra=_KEY_DOCUMENTED,
+        openapi_extra=KEY_DOCUMENTED,
     )
     async def resolve(
         request: Request, payment_id: UUID, body: ResolvePayment, principal: Annotated[Principal, Depends(admin)]
@@ -224,45 +205,109 @@ def payments_router(
         reply = await payments.resolve(
             payment_id, Status(body.outcome), body.reason, scope, body.model_dump(), origin_of(request)
         )
-        return _reply(reply)
+        return reply_answer(reply)
 
     return router
 
 
-def owner_of(principal: Principal) -> UUID | None:
-    """Whose rows a principal sees: its own; an admin everybody's (None)."""
-    return None if principal.is_admin else principal.id
+def refunds_router(
+    refunds: RefundService, idempotency: IdempotencyService, identity: IdentityService, limiter: RateLimiter
+) -> APIRouter:
+    router = APIRouter(prefix="/payments", tags=["payments"], route_class=ExactNumbers)
+    reader = current_principal(identity, scope="payments:read", limiter=limiter, group="read")
+    writer = current_principal(identity, scope="payments:write", limiter=limiter, group="write")
+    admin = current_principal(identity, scope="payments:admin", admin=True, limiter=limiter, group="write")
 
-
-def origin_of(request: Request) -> Origin:
-    state = request.scope.get("state") or {}
-    agent = request.headers.get("user-agent")
-    return Origin(
-        actor=Actor.USER,
-        ip_address=state.get("client_address"),
-        user_agent=agent[:256] if agent else None,
-        correlation_id=state.get("request_id"),
+    @router.post(
+        "/{payment_id}/refund",
+        status_code=201,
+        summary="Give money back",
+        response_model=RefundView,
+        responses=problem_responses(
+            400, 401, 403, 404, 409, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, *_NOT_REFUNDABLE]
+        ),
+        openapi_extra=KEY_DOCUMENTED,
     )
+    async def refund(
+        request: Request, payment_id: UUID, body: RefundPayment, principal: Annotated[Principal, Depends(writer)]
+    ) -> Response:
+        """Gives back the whole payment, or a part of it, as often as something is left.
+
+        The answer is 201 with the refund's status, also when the provider refused it (`failed`, with `failure.code`).
+        Most refunds are `processing` first; how they end comes as `refund.completed` or `refund.failed`. What is on its
+        way counts as given back. Where a provider cannot do it over its API, the 409 names what to do instead.
+        """
+        scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
+        reply = await refunds.refund(
+            payment_id, owner_of(principal), body, scope, origin_of(request), instance=request.url.path
+        )
+        return reply_answer(reply, location=True)
+
+    @router.get(
+        "/{payment_id}/refunds",
+        summary="List a payment's refunds",
+        response_model=RefundList,
+        responses=problem_responses(401, 403, 404, 422, 429, 503),
+    )
+    async def list_refunds(payment_id: UUID, principal: Annotated[Principal, Depends(reader)]) -> Response:
+        """Oldest first, with what may still be given back."""
+        return payment_answer(await refunds.list(payment_id, owner_of(principal)))
+
+    @router.get(
+        "/{payment_id}/refunds/{refund_id}",
+        summary="Get a refund",
+        response_model=RefundView,
+        responses=problem_responses(401, 403, 404, 422, 429, 503),
+    )
+    async def get_refund(
+        payment_id: UUID, refund_id: UUID, principal: Annotated[Principal, Depends(reader)]
+    ) -> Response:
+        """One refund of a payment, as it stands now."""
+        return payment_answer(await refunds.get(payment_id, refund_id, owner_of(principal)))
+
+    @router.post(
+        "/{payment_id}/refunds/{refund_id}/resolve",
+        summary="Decide a refund under review",
+        response_model=RefundView,
+        responses=problem_responses(
+            400,
+            401,
+            403,
+            404,
+            413,
+            422,
+            429,
+            503,
+            errors=[
+                *KEY_PROBLEMS,
+                Conflict("Only a refund that is under_review can be resolved.", code="not_under_review"),
+            ],
+        ),
+        openapi_extra=KEY_DOCUMENTED,
+    )
+    async def resolve_refund(
+        request: Request,
+        payment_id: UUID,
+        refund_id: UUID,
+        body: ResolveRefund,
+        principal: Annotated[Principal, Depends(admin)],
+    ) -> Response:
+        """For administrators: how a refund ended that nobody could say anything of. The reason is kept in the history."""
+        scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
+        return reply_answer(await refunds.resolve(payment_id, refund_id, body, scope, origin_of(request)))
+
+    return router
 
 
-def with_etag(value: dict[str, Any], if_none_match: str | None) -> Response:
-    """200 with an ETag of the content, or 304 when the caller has it."""
-    body = orjson.dumps(value)
-    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    if if_none_match and (tag in if_none_match or if_none_match.strip() == "*"):
-        return Response(status_code=304, headers={"etag": tag})
-    return Response(body, media_type="application/json", headers={"etag": tag})
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")
-
-
-def _reply(reply: Reply, *, location: bool = False) -> Response:
-    headers = {}
-    if reply.replayed:
-        headers["idempotent-replayed"] = "true"
-    if location and reply.status_code == 201:
-        headers["location"] = f"/api/v1/payments/{reply.transaction_id}"
-    media = "application/json" if reply.status_code < 400 else MEDIA_TYPE
-    return Response(reply.body, reply.status_code, headers, media)
+__all__ = [
+    "KEY_DOCUMENTED",
+    "KEY_PROBLEMS",
+    "ExactNumbers",
+    "origin_of",
+    "owner_of",
+    "payment_answer",
+    "payments_router",
+    "refunds_router",
+    "reply_answer",
+    "with_etag",
+]

@@ -6,16 +6,17 @@ the timer asks about; the provider is never called twice for one attempt.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 from uuid import UUID
 
 import orjson
 
 from payflow.core.clock import Clock
-from payflow.core.errors import FieldError, Invalid, NotFound, PayFlowError, ProviderUnavailable
+from payflow.core.errors import FieldError, Invalid, NotFound, PayFlowError
 from payflow.core.ids import new_reference, uuid7
 from payflow.core.logging import get_logger
 from payflow.core.money import Money, MoneyError
@@ -24,34 +25,24 @@ from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Event, Origin
 from payflow.gateway.contract import Cancels, CollectOrder, Customer, Operation, Result, Verdict
 from payflow.gateway.registry import Candidate, Registry
-from payflow.gateway.signing import CallbackTokens
-from payflow.idempotency.repository import Finished, KeyScope, finish, reserve
+from payflow.gateway.routing import Route, Routing
+from payflow.gateway.signing import CallbackUrls
+from payflow.idempotency.repository import Finished, KeyScope
 from payflow.idempotency.service import IdempotencyService, Replay
-from payflow.infra.database import Database, RawConnection
+from payflow.infra.database import Database
 from payflow.payments.schemas import InitializePayment
 from payflow.transactions import repository as sql
-from payflow.transactions.aggregate import Attempt, AttemptStatus, Transaction, Unit
+from payflow.transactions.aggregate import Attempt, AttemptStatus, Source, Transaction, Unit
 from payflow.transactions.checks import Checks
 from payflow.transactions.client_tokens import ClientTokens
 from payflow.transactions.lifecycle import Kind, Status
 from payflow.transactions.move import summary
+from payflow.transactions.replies import PROVIDER_MARGIN_SECONDS, Reply, not_sent_reply
+from payflow.transactions.resolutions import Resolutions
 from payflow.transactions.service import Answer, Transactions
-from payflow.transactions.settle import Source
 from payflow.transactions.views import detail_json, transaction_json
 
 log = get_logger(__name__)
-
-COLLECT_MARGIN_SECONDS = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer as bytes, and whether it is one that was given before."""
-
-    status_code: int
-    body: bytes
-    replayed: bool = False
-    transaction_id: UUID | None = None
 
 
 class PaymentService:
@@ -61,9 +52,10 @@ class PaymentService:
         transactions: Transactions,
         checks: Checks,
         registry: Registry,
+        routing: Routing,
         idempotency: IdempotencyService,
         events: EventRepository,
-        callback_tokens: CallbackTokens,
+        callback_urls: CallbackUrls,
         client_tokens: ClientTokens,
         clock: Clock,
         settings: Settings,
@@ -72,25 +64,38 @@ class PaymentService:
         self._transactions = transactions
         self._checks = checks
         self._registry = registry
+        self._routing = routing
         self._idempotency = idempotency
         self._events = events
-        self._callback_tokens = callback_tokens
+        self._callback_urls = callback_urls
         self._client_tokens = client_tokens
+        self._resolutions = Resolutions(database, transactions, idempotency, clock)
         self._clock = clock
         self._public_url = settings.public_url.rstrip("/")
         self._grace = timedelta(seconds=settings.expiry_grace_seconds)
-        self._collect_seconds = settings.provider_timeout_seconds + COLLECT_MARGIN_SECONDS
+        self._collect_seconds = settings.provider_timeout_seconds + PROVIDER_MARGIN_SECONDS
 
     async def initialize(
-        self, user_id: UUID, body: InitializePayment, scope: KeyScope, origin: Origin, *, instance: str
+        self,
+        user_id: UUID,
+        body: InitializePayment,
+        scope: KeyScope,
+        origin: Origin,
+        *,
+        instance: str,
+        kind: Kind = Kind.PAYMENT,
+        admit: Callable[[], Awaitable[None]] | None = None,
     ) -> Reply:
-        """Open a payment and start its collection. Always answers once the intent exists, whatever the provider does."""
+        """Open a payment (or the funding of a wallet) and start its collection. Always answers once the intent exists,
+        whatever the provider does. `admit` refuses what is new by a PayFlowError; a repeat is answered all the same."""
         fingerprint = self._idempotency.fingerprint(body.model_dump())
         try:
+            if admit is not None:
+                await admit()
             amount = self._amount(body)
             reference, attempt_id, transaction_id = new_reference("pay"), uuid7(), uuid7()
             order = self._order(body, amount, transaction_id, new_reference("att"))
-            candidates = await self._registry.candidates(order, body.provider)
+            route = await self._routing.choose(order, body.provider)
         except PayFlowError:
             # A key that was used stands for its first answer, even if the same request would be refused today.
             replay = await self._idempotency.replay(scope, fingerprint)
@@ -99,15 +104,20 @@ class PaymentService:
             return await self._replayed(replay)
         now = self._clock()
         unit, attempt = self._intent(
-            user_id, body, amount, transaction_id, reference, attempt_id, order.reference, candidates[0], origin, now
+            user_id, kind, body, amount, transaction_id, reference, attempt_id, order.reference, route, origin, now
         )
-        initiated = await self._open(unit, attempt, scope, fingerprint, origin, now)
+        initiated = None
+        try:
+            initiated = await self._open(unit, attempt, scope, fingerprint, origin, now)
+        finally:
+            if initiated is None:
+                await route.give_back()
         if initiated is None:
             replay = await self._idempotency.replay(scope, fingerprint)
             if replay is None:
-                return await self.initialize(user_id, body, scope, origin, instance=instance)
+                return await self.initialize(user_id, body, scope, origin, instance=instance, kind=kind, admit=admit)
             return await self._replayed(replay)
-        return await self._collect(unit, attempt, initiated, order, candidates, scope, fingerprint, origin, instance)
+        return await self._collect(unit, attempt, initiated, order, route, scope, fingerprint, origin, instance)
 
     async def get(self, payment_id: UUID, user_id: UUID | None) -> dict[str, Any]:
         """The whole payment with attempts, refunds and history. NotFound."""
@@ -123,6 +133,7 @@ class PaymentService:
         """Ask the provider now (at most every few seconds) and answer with the payment as it then stands."""
         await self._own(payment_id, user_id)
         await self._checks.check(payment_id, origin=origin)
+        await self._checks.check_refunds(payment_id, origin=origin)
         return await self.get(payment_id, user_id)
 
     async def cancel(self, payment_id: UUID, user_id: UUID | None, origin: Origin) -> dict[str, Any]:
@@ -144,31 +155,8 @@ class PaymentService:
         origin: Origin,
     ) -> Reply:
         """An admin's decision about a payment under review, once per Idempotency-Key."""
-        fingerprint = self._idempotency.fingerprint(fingerprint_of)
-        now = self._clock()
         await self._own(payment_id, None)
-
-        async def work(connection: RawConnection) -> tuple[Unit, Finished] | None:
-            if not await reserve(
-                connection, scope, fingerprint, payment_id, now + self._idempotency.lease, now + self._idempotency.keep
-            ):
-                return None
-            unit = await self._transactions.resolve(payment_id, outcome, reason, origin, connection)
-            finished = Finished(scope, 200, orjson.dumps(transaction_json(unit.transaction)))
-            await finish(connection, finished)
-            return unit, finished
-
-        done = await self._database.in_transaction(work)
-        if done is None:
-            replay = await self._idempotency.replay(scope, fingerprint)
-            if replay is None or replay.body is None:
-                raise NotFound("The Idempotency-Key is no longer known.")
-            return Reply(replay.status_code or 200, replay.body, replayed=True, transaction_id=payment_id)
-        unit, finished = done
-        await self._transactions.publish(
-            unit.events, [self._idempotency.cache_entry(finished, fingerprint, payment_id)]
-        )
-        return Reply(200, finished.body, transaction_id=payment_id)
+        return await self._resolutions.resolve(payment_id, outcome, reason, scope, fingerprint_of, origin)
 
     # -- the steps of initialize ------------------------------------------------------------------------------------------
 
@@ -189,30 +177,32 @@ class PaymentService:
             method=body.method,
             description=body.description,
             return_url=body.return_url,
+            details=body.payment_details.details() if body.payment_details else None,
         )
 
     def _intent(
         self,
         user_id: UUID,
+        kind: Kind,
         body: InitializePayment,
         amount: Money,
         transaction_id: UUID,
         reference: str,
         attempt_id: UUID,
         attempt_reference: str,
-        candidate: Candidate,
+        route: Route,
         origin: Origin,
         now: datetime,
     ) -> tuple[Unit, Attempt]:
-        declaration = candidate.provider.declaration
+        declaration = route.candidate.provider.declaration
         transaction = Transaction(
             id=transaction_id,
             user_id=user_id,
-            kind=Kind.PAYMENT,
+            kind=kind,
             reference=reference,
             amount=amount,
             created_at=now,
-            provider=candidate.name,
+            provider=route.candidate.name,
             method=body.method,
             description=body.description,
             customer_id=body.customer_id,
@@ -224,11 +214,11 @@ class PaymentService:
             expires_at=now + declaration.session_life + self._grace,
             updated_at=now,
         )
-        attempt = self._attempt(transaction, 1, attempt_id, attempt_reference, candidate, now)
+        attempt = self._attempt(transaction, 1, attempt_id, attempt_reference, route, now)
         return Unit.of(transaction, [attempt]), attempt
 
     def _attempt(
-        self, transaction: Transaction, number: int, identity: UUID, reference: str, candidate: Candidate, now: datetime
+        self, transaction: Transaction, number: int, identity: UUID, reference: str, route: Route, now: datetime
     ) -> Attempt:
         return Attempt(
             id=identity,
@@ -236,11 +226,11 @@ class PaymentService:
             user_id=transaction.user_id,
             number=number,
             operation=Operation.COLLECT,
-            provider=candidate.name,
+            provider=route.candidate.name,
             reference=reference,
             amount=transaction.amount,
             created_at=now,
-            routing={"reason": candidate.reason},
+            routing=route.explained,
             updated_at=now,
         )
 
@@ -271,19 +261,19 @@ class PaymentService:
         attempt: Attempt,
         initiated: Event,
         order: CollectOrder,
-        candidates: Sequence[Candidate],
+        route: Route,
         scope: KeyScope,
         fingerprint: bytes,
         origin: Origin,
         instance: str,
     ) -> Reply:
         """Each candidate in turn; another one only after "not sent" or a listed refusal."""
-        for place, candidate in enumerate(candidates, start=1):
-            last = place == len(candidates)
+        for place in count(1):
             if place > 1:
-                unit, attempt = await self._next_attempt(unit, place, candidate)
-            result = await self._call(candidate, self._addressed(order, attempt, candidate))
-            over = last or result.verdict not in (Verdict.NOT_SENT, Verdict.REFUSED)
+                unit, attempt = await self._next_attempt(unit, place, route)
+            candidate = route.candidate
+            result = await self._call(route, self._addressed(order, attempt, candidate))
+            over = result.verdict not in (Verdict.NOT_SENT, Verdict.REFUSED) or not await route.advance()
             reply: list[Reply] = []
 
             def keep(unit: Unit, result: Result = result, reply: list[Reply] = reply, over: bool = over) -> Any:
@@ -304,36 +294,42 @@ class PaymentService:
                 told_before=[initiated] if place == 1 else [],
             )
             if reply:
+                if not over:
+                    await route.give_back()
                 return self._with_token(reply[0], unit.transaction.id)
-        raise AssertionError("there is always a candidate")
+        raise AssertionError("a route ends")
 
-    async def _next_attempt(self, unit: Unit, number: int, candidate: Candidate) -> tuple[Unit, Attempt]:
-        now = self._clock()
-        attempt = self._attempt(unit.transaction, number, uuid7(), new_reference("att"), candidate, now)
+    async def _next_attempt(self, unit: Unit, number: int, route: Route) -> tuple[Unit, Attempt]:
+        now, candidate = self._clock(), route.candidate
+        attempt = self._attempt(unit.transaction, number, uuid7(), new_reference("att"), route, now)
         await self._transactions.add_attempt(attempt)
         unit.transaction.provider = candidate.name
         unit.transaction.expires_at = now + candidate.provider.declaration.session_life + self._grace
         return Unit.of(unit.transaction, [attempt]), attempt
 
     def _addressed(self, order: CollectOrder, attempt: Attempt, candidate: Candidate) -> CollectOrder:
-        declaration = candidate.provider.declaration
-        url = f"{self._public_url}/api/v1/webhooks/{declaration.path_name}"
-        if declaration.webhook_token:
-            url += "/" + self._callback_tokens.issue(attempt.id)
         return CollectOrder(
             reference=attempt.reference,
             transaction_id=order.transaction_id,
             amount=order.amount,
             customer=order.customer,
-            callback_url=url,
+            callback_url=self._callback_urls.of(candidate.provider.declaration, attempt.id),
             method=order.method,
             description=order.description,
             return_url=order.return_url,
             default_return_url=f"{self._public_url}/checkout/return",
+            details=order.details,
         )
 
-    async def _call(self, candidate: Candidate, order: CollectOrder) -> Result:
-        """The provider's verdict. Whatever goes wrong in an adapter after it may have sent something is `unknown`."""
+    async def _call(self, route: Route, order: CollectOrder) -> Result:
+        """The provider's verdict, which its health learns of."""
+        started = time.perf_counter()
+        result = await self._collected(route.candidate, order)
+        route.report(result.verdict, time.perf_counter() - started)
+        return result
+
+    async def _collected(self, candidate: Candidate, order: CollectOrder) -> Result:
+        """Whatever goes wrong in an adapter after it may have sent something is `unknown`."""
         try:
             async with asyncio.timeout(self._collect_seconds):
                 return await candidate.collects.collect(order, candidate.credentials.current)
@@ -345,19 +341,7 @@ class PaymentService:
 
     def _reply(self, transaction: Transaction, result: Result, origin: Origin, instance: str) -> Reply:
         if result.verdict is Verdict.NOT_SENT and transaction.status is Status.FAILED:
-            error = ProviderUnavailable()
-            problem = {
-                "type": f"urn:payflow:problem:{error.code}",
-                "title": "Provider unavailable",
-                "status": int(error.status),
-                "detail": error.detail,
-                "instance": instance,
-                "code": error.code,
-                "errors": [],
-                "request_id": origin.correlation_id or "",
-                "transaction_id": transaction.id,
-            }
-            return Reply(int(error.status), orjson.dumps(problem), transaction_id=transaction.id)
+            return not_sent_reply(transaction.id, origin, instance)
         return Reply(201, orjson.dumps(transaction_json(transaction)), transaction_id=transaction.id)
 
     def _with_token(self, reply: Reply, transaction_id: UUID, *, replayed: bool = False) -> Reply:

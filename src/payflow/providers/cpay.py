@@ -1,4 +1,4 @@
-"""C-Pay of Chaperone in Lesotho: USSD push, OTP, and card by link (Chaperone Payments API v1.1).
+"""C-Pay of Chaperone in Lesotho: USSD push, OTP, card by link, and money sent to wallets (Chaperone Payments API v1.1).
 
 - Each body carries a checksum over its own words: amount and number stand in it exactly as they stand in the body.
 - The API key is the whole Authorization header, without a scheme.
@@ -12,13 +12,19 @@
 - Callbacks are unsigned, of no documented shape, and were not seen at all for OTP: the URL's token finds the attempt,
   the status query decides.
 - `redirectUrl` is the callback's address, not the customer's way back. `subscriptions` must never be sent, even empty.
+- There is no refund. What C-Pay itself takes back, at its portal or by its support, then reads "reversed".
+- Money goes to wallets of five operators, to no bank, in LSL, out of a prefunded balance. The body is wrapped twice, and
+  "accepted" is not "paid": the status query decides, which is documented for payments and asked for these alike. Whose
+  wallet is new to C-Pay would have to be identified with documents, which never pass through PayFlow: only known ones are paid.
+- The public test code signs such an order over the number in international form and sends it in local form. The documented
+  rule is one form in both, as here.
 - No live address is published. The one declared here does not exist, so that nothing is sent until a setting names it.
 """
 
 import hmac
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -31,9 +37,11 @@ from payflow.gateway.contract import (
     ActionType,
     CollectOrder,
     Declaration,
+    DestinationType,
     Failure,
     NextAction,
     OrderNotAcceptable,
+    PayoutOrder,
     ProviderEvent,
     Query,
     Result,
@@ -68,6 +76,9 @@ PATHS = {
     CARD: "/api/cpaypayments/payment?cardPayment=true&rememberMe=false",
 }
 
+TOP_UP = "/api/disbursements/wallet-topup-advance"
+OPERATORS = ("CPAY", "mpesa", "ecocash", "mywallet", "khetsi")
+
 DECLARATION = Declaration(
     name="cpay",
     path_name="cpay",
@@ -80,11 +91,16 @@ DECLARATION = Declaration(
     live_base_url="https://cpay.invalid",
     session_life=timedelta(minutes=30),  # undocumented; a later success is still believed
     webhook_token=True,
+    refund_alternative=(
+        "C-Pay makes no refunds by its API: have the payment reversed at C-Pay's portal or by its support; it then shows as "
+        "reversed."
+    ),
 )
 
-BAD_PHONE = Failure("invalid_phone", "This phone number cannot pay with C-Pay.")
+BAD_PHONE = Failure("invalid_phone", "This phone number has no wallet that C-Pay can reach.")
 CANCELLED = Failure("customer_cancelled", "The payment was cancelled.")
 TIMED_OUT = Failure("expired", "The payment was not confirmed in time.")
+NOT_PAID = Failure("transfer_failed", "The transfer failed.")
 OTP_ACTION = NextAction(ActionType.OTP, display_text="Enter the code that C-Pay has sent to your phone.")
 WRONG_OTP = NextAction(
     ActionType.OTP, display_text="The code was wrong. Enter the code that C-Pay has sent to your phone."
@@ -105,6 +121,20 @@ STATUSES: dict[str, tuple[Verdict, Failure | None]] = {
     "canceled": (Verdict.CANCELLED, CANCELLED),
     "cancelled": (Verdict.CANCELLED, CANCELLED),
     "expired": (Verdict.EXPIRED, TIMED_OUT),
+    "reversed": (Verdict.REVERSED, None),
+}
+# Of money sent nothing waits for a customer, and each end without money is a failure.
+PAYOUT_STATUSES: dict[str, tuple[Verdict, Failure | None]] = {
+    "open": (Verdict.PROCESSING, None),
+    "scheduled": (Verdict.PROCESSING, None),
+    "accepted": (Verdict.PROCESSING, None),
+    "processed": (Verdict.COMPLETED, None),
+    "success": (Verdict.COMPLETED, None),
+    "denied": (Verdict.DECLINED, NOT_PAID),
+    "failed": (Verdict.DECLINED, NOT_PAID),
+    "canceled": (Verdict.DECLINED, NOT_PAID),
+    "cancelled": (Verdict.DECLINED, NOT_PAID),
+    "expired": (Verdict.DECLINED, NOT_PAID),
     "reversed": (Verdict.REVERSED, None),
 }
 ENDS = (Verdict.DECLINED, Verdict.CANCELLED, Verdict.EXPIRED)
@@ -168,13 +198,7 @@ class Cpay:
             return silence(error)
 
     async def fetch(self, query: Query, credentials: CpayCredentials) -> Result:
-        """A query that was not sent, or was refused, says nothing of the payment: it is unknown as well."""
-        url = f"{self._base_url}/api/cpaypayments/transaction-status?requestReference={quote(query.reference, safe='')}"
-        try:
-            answer = await self._http.send(DECLARATION.name, "fetch", "GET", url, headers=_headers(credentials))
-            return _answered(answer, query.reference)
-        except (NotSent, OutcomeUnknown, Unreadable) as error:
-            return Result(Verdict.UNKNOWN, raw_status=str(error))
+        return await self._asked("fetch", query.reference, credentials, _answered)
 
     async def submit(self, query: Query, submission: Submission, credentials: CpayCredentials) -> Result:
         """Confirm with the OTP. Not sent or without an answer, it says nothing of an earlier one: unknown."""
@@ -188,6 +212,33 @@ class Cpay:
             )
         except (NotSent, OutcomeUnknown, Unreadable) as error:
             return Result(Verdict.UNKNOWN, raw_status=str(error))
+
+    def check_payout(self, order: PayoutOrder) -> None:
+        destination = order.destination
+        if order.amount.currency not in DECLARATION.currencies:
+            raise OrderNotAcceptable("/currency", "C-Pay sends Lesotho maloti (LSL) only.")
+        if order.amount.minor <= 0:
+            raise OrderNotAcceptable("/amount", "C-Pay sends amounts above zero.")
+        if destination.type is not DestinationType.MOBILE_MONEY:
+            raise OrderNotAcceptable("/destination/type", "C-Pay sends to mobile wallets only.")
+        if destination.bank_code not in (None, *OPERATORS):
+            raise OrderNotAcceptable("/destination/bank_code", f"C-Pay sends to {', '.join(OPERATORS)}.")
+        if _msisdn(destination.phone) is None:
+            raise OrderNotAcceptable(
+                "/destination/phone", "C-Pay requires a mobile number of Lesotho (+2665… or +2666…)."
+            )
+
+    async def pay_out(self, order: PayoutOrder, credentials: CpayCredentials) -> Result:
+        operator, number = order.destination.bank_code or OPERATORS[0], _msisdn(order.destination.phone) or ""
+        path = f"{TOP_UP}?destinationOperator={operator}&destinationWalletNumber={number}"
+        try:
+            answer = await self._post("pay_out", path, credentials, _payout_body(order, number, credentials))
+            return _payout_accepted(answer, order.reference)
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return silence(error)
+
+    async def fetch_payout(self, query: Query, credentials: CpayCredentials) -> Result:
+        return await self._asked("fetch_payout", query.reference, credentials, _payout_answered)
 
     def verify_webhook(self, request: WebhookRequest, credentials: Sequence[CpayCredentials]) -> None:
         """C-Pay signs nothing. The attempt's token in the path was checked before, and the status query decides."""
@@ -210,6 +261,17 @@ class Cpay:
                 result=Result(_standing(envelope)[0], raw_status=_raw(envelope), reference=reference or None),
             )
         ]
+
+    async def _asked(
+        self, operation: str, reference: str, credentials: CpayCredentials, read: Callable[[Answer, str], Result]
+    ) -> Result:
+        """A query that was not sent, or was refused, says nothing of the payment: it is unknown as well."""
+        url = f"{self._base_url}/api/cpaypayments/transaction-status?requestReference={quote(reference, safe='')}"
+        try:
+            answer = await self._http.send(DECLARATION.name, operation, "GET", url, headers=_headers(credentials))
+            return read(answer, reference)
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return Result(Verdict.UNKNOWN, raw_status=str(error))
 
     async def _post(self, operation: str, path: str, credentials: CpayCredentials, body: dict[str, Any]) -> Answer:
         headers, url = _headers(credentials), self._base_url + path
@@ -248,13 +310,33 @@ def _order_body(order: CollectOrder, credentials: CpayCredentials) -> dict[str, 
         "otp": "",
         "amount": amount,
         "currency": order.amount.currency,
-        "shortDescription": re.sub(r"[^A-Za-z0-9 ]", "", order.description or "")[:20].strip() or "Payment",
+        "shortDescription": _short(order.description, "Payment"),
         "otpMedium": "sms",
         "additionalData": {},
         "redirectUrl": order.callback_url,
         "checksum": _checksum(credentials, order.reference, credentials.client_code, amount, msisdn),
     }
     return {"transactionRequest": request}
+
+
+def _payout_body(order: PayoutOrder, msisdn: str, credentials: CpayCredentials) -> dict[str, Any]:
+    amount, name = order.amount.decimal_text(), order.destination.account_name
+    request = {
+        "extTransactionId": order.reference,
+        "clientCode": credentials.client_code,
+        "msisdn": msisdn,
+        "amount": amount,
+        "currency": order.amount.currency,
+        "shortDescription": _short(order.description, "Transfer"),
+        "additionalData": {"recipientKyc": {"fullName": name} if name else {}},
+        "redirectUrl": order.callback_url,
+        "checksum": _checksum(credentials, order.reference, credentials.client_code, amount, msisdn),
+    }
+    return {"transactionRequest": {"transactionRequest": request}}
+
+
+def _short(description: str | None, otherwise: str) -> str:
+    return re.sub(r"[^A-Za-z0-9 ]", "", description or "")[:20].strip() or otherwise
 
 
 def _confirmation(query: Query, msisdn: str, otp: str, credentials: CpayCredentials) -> dict[str, Any]:
@@ -312,6 +394,34 @@ def _refused(answer: Answer, envelope: Mapping[str, Any]) -> Result:
         if known in ("", code) and words in description:
             return Result(Verdict.REFUSED, raw_status=raw_status, failure=told(failure, reason))
     return Result(Verdict.UNKNOWN, raw_status=raw_status)
+
+
+def _payout_accepted(answer: Answer, reference: str) -> Result:
+    """The answer to an order to send money. It never says that money has arrived, nor that it never will."""
+    envelope = _envelope(answer)
+    accepted = (_code(envelope), _word(envelope, "paymentrequeststatus")) == ("0000", "accepted")
+    if answer.status == 200 and accepted and _about(envelope, reference):
+        return Result(
+            Verdict.PROCESSING, raw_status=_raw(envelope), provider_references=_ids(envelope, reference)
+        )  # fmt: skip
+    refused = _refused(answer, envelope)
+    return refused if refused.verdict is Verdict.REFUSED else Result(Verdict.UNKNOWN, raw_status=refused.raw_status)
+
+
+def _payout_answered(answer: Answer, reference: str) -> Result:
+    """The answer to a question about money sent: paid needs the status and its reason, as of a payment."""
+    envelope = _envelope(answer)
+    code, reason = _code(envelope), _word(envelope, "reasoncode")
+    if answer.status == 404 and code == "404":
+        return Result(Verdict.NOT_FOUND, raw_status=_raw(envelope))
+    verdict, failure = PAYOUT_STATUSES.get(_word(envelope, "paymentrequeststatus"), (Verdict.UNKNOWN, None))
+    fine = answer.status == 200 and code in ("200", "0000") and _about(envelope, reference)
+    paid = reason in PAID_REASONS
+    if not fine or (paid and verdict not in (Verdict.COMPLETED, Verdict.REVERSED)):
+        verdict = Verdict.UNKNOWN
+    if verdict is Verdict.UNKNOWN or (verdict is Verdict.COMPLETED and not paid):
+        return Result(Verdict.UNKNOWN, raw_status=f"{answer.status} {_raw(envelope)}".strip())
+    return _result(verdict, told(failure, reason) if failure else None, envelope, reference)
 
 
 def _answered(answer: Answer, reference: str) -> Result:
@@ -391,8 +501,8 @@ def _unwrapped(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _code(envelope: Mapping[str, Any]) -> str:
     value = envelope.get("statuscode")
-    text = str(value) if type(value) is int else word(value, 3)
-    return text if re.fullmatch(r"[0-9]{3}", text) else ""
+    text = str(value) if type(value) is int else word(value, 4)
+    return text if re.fullmatch(r"[0-9]{3}|0000", text) else ""
 
 
 def _word(envelope: Mapping[str, Any], name: str) -> str:

@@ -1,4 +1,5 @@
-"""Moniepoint through its web gateway Monnify: a hosted checkout, or an account to transfer to (developers.monnify.com).
+"""Moniepoint through its web gateway Monnify: a hosted checkout, or an account to transfer to; refunds, transfers out, banks
+(developers.monnify.com).
 
 - Amounts are naira with two decimals, written as 100.00 and as "100.00" in one and the same answer.
 - `responseCode` is text or a number, `requestSuccessful` may be false under HTTP 200. A 401 may also mean "not enabled for
@@ -12,12 +13,22 @@
 - Webhooks have no id; their key is the secret key. The sandbox was seen to send none signed: test credentials may let such
   ones in, as hints to ask for.
 - References hold `|`, which Monnify does not encode in the page's address itself.
+- Monnify also takes a card, and the OTP of its bank, from the merchant's own server. That needs the card's number, which never
+  passes through PayFlow: cards are taken on the hosted page only.
+- Refunds and transfers have no id of their own that can be asked by: our reference names them, and is refused a second time.
+- Only payments by bank transfer can be refunded (R2), from the merchant's wallet, if Monnify has enabled it. The answer to a
+  refund's order may say COMPLETED beside "in progress": only a query or a webhook is believed that the money is back.
+- A payment that reads REFUNDED tells nothing new: refunds have events and a query of their own, and counting both would give
+  the money back twice.
+- A transfer may wait for a code that Monnify mails to the merchant. What a wrong code is answered with is documented nowhere,
+  so that after any refusal the transfer itself is asked about.
+- FAILED is not always the end of a transfer: beside some words (a timeout, a bank that is away) the money may still arrive.
 """
 
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -29,16 +40,25 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from payflow.core.clock import Clock
 from payflow.core.money import Money
 from payflow.gateway.contract import (
+    AccountHolder,
     ActionType,
+    Bank,
     CollectOrder,
     Declaration,
+    Destination,
+    DestinationType,
     Failure,
+    LookupFailed,
     NextAction,
     Operation,
     OrderNotAcceptable,
+    PayoutOrder,
     ProviderEvent,
     Query,
+    RefundOrder,
+    RefundQuery,
     Result,
+    Submission,
     Trust,
     Verdict,
     WebhookMalformed,
@@ -66,8 +86,18 @@ LOGIN = "/api/v1/auth/login"
 INITIATE = "/api/v1/merchant/transactions/init-transaction"
 OPEN_ACCOUNT = "/api/v1/merchant/bank-transfer/init-payment"
 QUERY = "/api/v2/merchant/transactions/query"
+REFUND = "/api/v1/refunds/initiate-refund"
+REFUNDS = "/api/v1/refunds"
+TRANSFER = "/api/v2/disbursements/single"
+TRANSFER_OTP = "/api/v2/disbursements/single/validate-otp"
+TRANSFER_QUERY = "/api/v2/disbursements/single/summary"
+BANKS = "/api/v1/banks"
+HOLDER = "/api/v1/disbursements/account/validate"
 
 SESSION_LIFE = timedelta(minutes=40)
+SMALLEST_REFUND = Money(10_000, "NGN")
+# A call to Monnify ends within a minute. A refund that it does not know long after that was never made.
+TRACELESS_AFTER = timedelta(minutes=15)
 METHODS = {"card": "CARD", "bank_transfer": "ACCOUNT_TRANSFER", "ussd": "USSD"}
 # What must not be repeated from a message: keys and tokens, known by their shape.
 KEYS = re.compile(r"MK_[A-Z]+_\w+|eyJ[\w.=-]+|[\w.=-]{20,}")
@@ -82,6 +112,7 @@ DECLARATION = Declaration(
     live_base_url="https://api.monnify.com",
     session_life=SESSION_LIFE,
     webhook_sources=frozenset({"35.242.133.146"}),
+    signature_headers=frozenset({"monnify-signature"}),
 )
 
 STATUSES = {
@@ -95,8 +126,39 @@ STATUSES = {
     "CANCELLED": Verdict.CANCELLED,
     "EXPIRED": Verdict.EXPIRED,
     "REVERSED": Verdict.REVERSED,
-    "REFUNDED": Verdict.REVERSED,
 }
+REFUND_STATUSES = {
+    "PENDING": Verdict.PROCESSING,
+    "IN_PROGRESS": Verdict.PROCESSING,
+    "COMPLETED": Verdict.COMPLETED,
+    "FAILED": Verdict.DECLINED,
+}
+TRANSFER_STATUSES = {
+    "PENDING": Verdict.PROCESSING,
+    "AWAITING_PROCESSING": Verdict.PROCESSING,
+    "IN_PROGRESS": Verdict.PROCESSING,
+    "PENDING_AUTHORIZATION": Verdict.REQUIRES_ACTION,
+    # The code may be sent again, and the money with it: no end.
+    "OTP_EMAIL_DISPATCH_FAILED": Verdict.REQUIRES_ACTION,
+    "SUCCESS": Verdict.COMPLETED,
+    "COMPLETED": Verdict.COMPLETED,
+    "FAILED": Verdict.DECLINED,
+    "EXPIRED": Verdict.DECLINED,
+    "REVERSED": Verdict.REVERSED,
+}
+# Beside these words, by Monnify's page of error codes, a failed transfer has to be asked about again.
+NOT_FINAL = (
+    "timeout",
+    "timed out",
+    "delayed",
+    "not available",
+    "unavailable",
+    "invalid session id",
+    "invalid response code",
+    "malfunction",
+    "unable to complete",
+    "in progress",
+)
 UNPAID = {Verdict.REQUIRES_ACTION, Verdict.DECLINED, Verdict.CANCELLED, Verdict.EXPIRED}
 
 WRONG_CURRENCY = Failure("unsupported_currency", "This account cannot take this currency.")
@@ -106,12 +168,45 @@ FAILURES = {
     "CANCELLED": Failure("customer_cancelled", "The payment was cancelled."),
     "EXPIRED": Failure("expired", "The payment was not completed in time."),
 }
+REFUND_FAILED = Failure("refund_failed", "The refund failed.")
+TRANSFER_FAILED = Failure("transfer_failed", "The transfer failed.")
+NOT_AUTHORISED = Failure("expired", "The transfer was not authorised in time.")
+BAD_ACCOUNT = Failure("invalid_account", "There is no such bank account.")
+NO_BALANCE = Failure("insufficient_balance", "The merchant's balance at the payment provider is too low.")
 WRONG_AMOUNT = Failure("wrong_amount", "Another amount than due was transferred. It goes back to the sender.")
 
+OTP_ACTION = NextAction(ActionType.OTP, display_text="Enter the code that Monnify has mailed to the merchant.")
+WRONG_OTP = NextAction(
+    ActionType.OTP, display_text="The code was not taken. Enter the code that Monnify has mailed to the merchant."
+)
+UNSENT_OTP = NextAction(
+    ActionType.OTP,
+    display_text="Monnify could not mail the code. Have it sent again from its dashboard, then enter it.",
+)
+
+# By code: no refund, or no transfer, was made. R9 and D05 (a reference used before) are not among them, nor are the codes of
+# Monnify's own trouble (R10, R11, M01, M02, 99).
+REFUND_REFUSALS = {
+    "R1": Failure("payment_not_found", "The payment provider does not know this payment."),
+    "R2": Failure("refund_not_possible", "Only payments by bank transfer can be refunded at this provider."),
+    "R3": Failure("refund_too_large", "The refund exceeds what is left of the payment."),
+    "R4": Failure("refund_too_small", "The refund is below the smallest amount of the payment provider."),
+    "R5": NO_BALANCE,
+    "R6": Failure("refund_account_missing", "The payment provider has no bank account to refund to."),
+    "R8": INVALID,
+    "R12": Failure("already_refunded", "The payment has already been refunded."),
+}
+TRANSFER_REFUSALS = {
+    "D03": BAD_ACCOUNT,
+    "D04": NO_BALANCE,
+    "D06": SETUP,
+    "D07": Failure("repeated_transfer", "The same amount was sent to this account less than two minutes ago."),
+}
 # By the words that a message begins with, because the code is nearly always 99. Nothing was opened.
 REFUSALS = (
     ("could not find specified contract", SETUP),
     ("merchant is not permitted to perform this operation", SETUP),
+    ("disbursement feature not enabled for this merchant", SETUP),
     ("unknown currency code supplied", WRONG_CURRENCY),
     ("the request could not be completed due to malformed syntax", INVALID),
     ("unauthorized, supply authorization header", NO_ACCESS),
@@ -124,6 +219,14 @@ SAYING_NO = {200, 400, 401, 403, 404, 422}
 ENDED_TOKEN = ("access token expired", "cannot convert access token to json")
 
 MOVING_EVENTS = {"SUCCESSFUL_TRANSACTION", "REJECTED_PAYMENT"}
+# What an event's name promises; a status that says otherwise is believed no more than the name.
+ENDS = {
+    "SUCCESSFUL_REFUND": Verdict.COMPLETED,
+    "FAILED_REFUND": Verdict.DECLINED,
+    "SUCCESSFUL_DISBURSEMENT": Verdict.COMPLETED,
+    "FAILED_DISBURSEMENT": Verdict.DECLINED,
+    "REVERSED_DISBURSEMENT": Verdict.REVERSED,
+}
 OPERATIONS = {"REFUND": Operation.REFUND, "DISBURSEMENT": Operation.PAYOUT}
 # What tells one event of a type from another; the others repeat.
 IDENTITIES = {
@@ -139,13 +242,16 @@ IDENTITIES = {
 
 
 class MoniepointCredentials(BaseModel):
-    """The secret key also signs the webhooks. `allow_unsigned_webhooks` is for the sandbox: such webhooks are only hints."""
+    """The secret key also signs the webhooks. `allow_unsigned_webhooks` is for the sandbox: such webhooks are only hints.
+    `source_account_number` is the merchant's wallet, from which transfers are sent; without it none is.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     api_key: SecretStr
     secret_key: SecretStr = Field(min_length=1)
     contract_code: str = Field(pattern=r"^[0-9]{4,20}$")
+    source_account_number: str | None = Field(default=None, pattern=r"^[0-9]{10}$")
     allow_unsigned_webhooks: bool = False
 
     @model_validator(mode="after")
@@ -177,13 +283,8 @@ class Moniepoint:
             raise OrderNotAcceptable("/customer/email", "Moniepoint requires the customer's email address.")
 
     async def collect(self, order: CollectOrder, credentials: MoniepointCredentials) -> Result:
-        try:
-            body = _order_body(order, credentials)
-            result = self._accepted(await self._send("collect", "POST", INITIATE, credentials, body))
-        except NoToken as refusal:
-            return Result(refusal.verdict, raw_status=refusal.status, failure=refusal.failure)
-        except (NotSent, OutcomeUnknown, Unreadable) as error:
-            return silence(error)
+        body = _order_body(order, credentials)
+        result = await self._ordered("collect", INITIATE, credentials, body, self._accepted)
         if order.method == "bank_transfer" and result.verdict is Verdict.REQUIRES_ACTION:
             return await self._with_account(result, credentials)
         return result
@@ -191,10 +292,97 @@ class Moniepoint:
     async def fetch(self, query: Query, credentials: MoniepointCredentials) -> Result:
         """By our reference: it also finds an order whose answer was lost, and no hint can put another in its place."""
         path = f"{QUERY}?paymentReference={quote(query.reference, safe='')}"
+        return await self._asked("fetch", path, credentials, _fetched)
+
+    def check_refund(self, order: RefundOrder) -> None:
+        if order.amount.currency not in DECLARATION.currencies:
+            raise OrderNotAcceptable("/currency", "Moniepoint refunds Nigerian naira only.")
+        if order.amount.minor < SMALLEST_REFUND.minor:
+            raise OrderNotAcceptable("/amount", f"Moniepoint refunds at least NGN {SMALLEST_REFUND.decimal_text()}.")
+        if not order.payment.provider_references:
+            raise OrderNotAcceptable("", "Moniepoint's own reference of this payment is not known yet.")
+
+    async def refund(self, order: RefundOrder, credentials: MoniepointCredentials) -> Result:
+        return await self._ordered(
+            "refund", REFUND, credentials, _refund_body(order), lambda answer: _refund_started(answer, order.reference)
+        )
+
+    async def fetch_refund(self, query: RefundQuery, credentials: MoniepointCredentials) -> Result:
+        """By our reference, or by the one under which it was made elsewhere."""
+        name = (*query.provider_references, query.reference)[0]
+        traceless = self._clock() - query.created_at >= TRACELESS_AFTER
+        path = f"{REFUNDS}/{quote(name, safe='')}"
+        return await self._asked(
+            "fetch_refund", path, credentials, lambda answer: _refund_fetched(answer, name, traceless)
+        )
+
+    def check_payout(self, order: PayoutOrder) -> None:
+        destination = order.destination
+        if order.amount.currency not in DECLARATION.currencies:
+            raise OrderNotAcceptable("/currency", "Moniepoint sends Nigerian naira only.")
+        if order.amount.minor <= 0:
+            raise OrderNotAcceptable("/amount", "Moniepoint sends amounts above zero.")
+        if destination.type is not DestinationType.BANK_ACCOUNT:
+            raise OrderNotAcceptable("/destination/type", "Moniepoint sends to bank accounts only.")
+        if not re.fullmatch(r"[0-9A-Za-z]{3,10}", destination.bank_code or ""):
+            raise OrderNotAcceptable("/destination/bank_code", "Moniepoint requires a bank code of its list of banks.")
+        if not re.fullmatch(r"[0-9]{10}", destination.account_number or ""):
+            raise OrderNotAcceptable("/destination/account_number", "A Nigerian account number has ten digits.")
+        if not destination.account_name:
+            raise OrderNotAcceptable("/destination/account_name", "Moniepoint requires the account holder's name.")
+
+    async def pay_out(self, order: PayoutOrder, credentials: MoniepointCredentials) -> Result:
+        if credentials.source_account_number is None:
+            return Result(Verdict.REFUSED, raw_status="no source_account_number", failure=SETUP)
+        body = _transfer_body(order, credentials.source_account_number)
+        return await self._ordered(
+            "pay_out", TRANSFER, credentials, body, lambda answer: _transfer_started(answer, order.reference)
+        )
+
+    async def fetch_payout(self, query: Query, credentials: MoniepointCredentials) -> Result:
+        path = f"{TRANSFER_QUERY}?reference={quote(query.reference, safe='')}"
+        return await self._asked(
+            "fetch_payout", path, credentials, lambda answer: _transfer_fetched(answer, query.reference)
+        )
+
+    async def submit(self, query: Query, submission: Submission, credentials: MoniepointCredentials) -> Result:
+        """The code that authorises a transfer. Refused, it says nothing by itself: the transfer does."""
+        if query.operation is not Operation.PAYOUT or submission.type is not ActionType.OTP:
+            return Result(Verdict.UNKNOWN, raw_status="nothing to confirm with")
+        body = {"reference": query.reference, "authorizationCode": submission.value.get_secret_value()}
         try:
-            return _fetched(await self._send("fetch", "GET", path, credentials))
+            answer = await self._send("submit", "POST", TRANSFER_OTP, credentials, body)
+            if not _says_no(answer):
+                return _authorised(answer, query.reference)
         except (NoToken, NotSent, OutcomeUnknown, Unreadable) as error:
             return Result(Verdict.UNKNOWN, raw_status=str(error))
+        standing = await self.fetch_payout(query, credentials)
+        if standing.next_action == OTP_ACTION:
+            return dataclasses.replace(standing, next_action=WRONG_OTP)
+        return standing
+
+    async def banks(self, currency: str, credentials: MoniepointCredentials) -> Sequence[Bank]:
+        if currency not in DECLARATION.currencies:
+            return ()
+        rows = _response_body(await self._looked_up("banks", BANKS, credentials))
+        if not isinstance(rows, list):
+            raise LookupFailed
+        found = [(word(row.get("code")), word(row.get("name"))) for row in rows if isinstance(row, dict)]
+        return [Bank(code, name, currency) for code, name in found if code and name]
+
+    async def resolve_account(self, destination: Destination, credentials: MoniepointCredentials) -> AccountHolder:
+        number, bank = destination.account_number or "", destination.bank_code or ""
+        if not (number and bank):
+            raise LookupFailed(BAD_ACCOUNT)
+        path = f"{HOLDER}?accountNumber={quote(number, safe='')}&bankCode={quote(bank, safe='')}"
+        answer = await self._looked_up("resolve_account", path, credentials)
+        if _says_no(answer) and _message(answer).lower().startswith("invalid account details"):
+            raise LookupFailed(BAD_ACCOUNT)
+        body = _response_body(answer)
+        name = word(body.get("accountName")) if isinstance(body, dict) else ""
+        if not name or body.get("accountNumber") not in (None, number):
+            raise LookupFailed
+        return AccountHolder(name, number, bank)
 
     def verify_webhook(self, request: WebhookRequest, credentials: Sequence[MoniepointCredentials]) -> Trust | None:
         """A signature that is there must fit, also where none is asked for. Only the present credentials may ask for none."""
@@ -211,6 +399,36 @@ class Moniepoint:
             return [_event(body.get("eventType"), body.get("eventData"))]
         except Unreadable as error:
             raise WebhookMalformed(f"no readable Monnify event: {error}") from None
+
+    async def _ordered(
+        self,
+        operation: str,
+        path: str,
+        credentials: MoniepointCredentials,
+        body: dict[str, Any],
+        read: Callable[[Answer], Result],
+    ) -> Result:
+        try:
+            return read(await self._send(operation, "POST", path, credentials, body))
+        except NoToken as refusal:
+            return Result(refusal.verdict, raw_status=refusal.status, failure=refusal.failure)
+        except (NotSent, OutcomeUnknown, Unreadable) as error:
+            return silence(error)
+
+    async def _asked(
+        self, operation: str, path: str, credentials: MoniepointCredentials, read: Callable[[Answer], Result]
+    ) -> Result:
+        """Not sent or without an answer, a question says nothing."""
+        try:
+            return read(await self._send(operation, "GET", path, credentials))
+        except (NoToken, NotSent, OutcomeUnknown, Unreadable) as error:
+            return Result(Verdict.UNKNOWN, raw_status=str(error))
+
+    async def _looked_up(self, operation: str, path: str, credentials: MoniepointCredentials) -> Answer:
+        try:
+            return await self._send(operation, "GET", path, credentials)
+        except (NoToken, NotSent, OutcomeUnknown):
+            raise LookupFailed from None
 
     async def _send(
         self,
@@ -302,6 +520,31 @@ def _order_body(order: CollectOrder, credentials: MoniepointCredentials) -> dict
     return body
 
 
+def _refund_body(order: RefundOrder) -> dict[str, Any]:
+    """The customer's note stands in the statement of the account that is refunded."""
+    return {
+        "transactionReference": order.payment.provider_references[0],
+        "refundReference": order.reference,
+        "refundAmount": orjson.Fragment(order.amount.decimal_text()),
+        "refundReason": (order.reason or "Refund")[:64],
+        "customerNote": "Refund",
+    }
+
+
+def _transfer_body(order: PayoutOrder, source_account_number: str) -> dict[str, Any]:
+    destination = order.destination
+    return {
+        "amount": orjson.Fragment(order.amount.decimal_text()),
+        "reference": order.reference,
+        "narration": (order.description or "Transfer")[:100],
+        "destinationBankCode": destination.bank_code,
+        "destinationAccountNumber": destination.account_number,
+        "destinationAccountName": destination.account_name,
+        "currency": order.amount.currency,
+        "sourceAccountNumber": source_account_number,
+    }
+
+
 def _transfer(body: Mapping[str, Any], now: datetime) -> NextAction:
     """Where to transfer to. `totalPayable` holds the fee, where the customer bears it."""
     due = major_units(body.get("totalPayable"), "NGN")
@@ -319,13 +562,15 @@ def _transfer(body: Mapping[str, Any], now: datetime) -> NextAction:
     )
 
 
-def _refused(answer: Answer) -> Result:
+def _refused(answer: Answer, codes: Mapping[str, Failure] | None = None) -> Result:
     if answer.status == 429:
         return Result(Verdict.REFUSED, raw_status="429", failure=TOO_MANY)
     said = _said(answer)
     if _token_ended(answer):
         return Result(Verdict.REFUSED, raw_status=said, failure=NO_ACCESS)
     failure = _listed(answer)
+    if codes and _says_no(answer):
+        failure = codes.get(_answer_code(answer), failure)
     if failure is None:
         return Result(Verdict.UNKNOWN, raw_status=said)
     return Result(Verdict.REFUSED, raw_status=said, failure=told(failure, said))
@@ -362,6 +607,106 @@ def _result(data: Mapping[str, Any]) -> Result:
     )
 
 
+def _refund_started(answer: Answer, name: str) -> Result:
+    body = _granted(answer)
+    if body is None:
+        return _refused(answer, REFUND_REFUSALS)
+    result = _refund_result(body, name)
+    if result.verdict is Verdict.COMPLETED and "in progress" in word(body.get("comment")).lower():
+        return dataclasses.replace(result, verdict=Verdict.PROCESSING)
+    return result
+
+
+def _refund_fetched(answer: Answer, name: str, traceless: bool) -> Result:
+    body = _granted(answer)
+    if body is not None:
+        return _refund_result(body, name)
+    gone = traceless and _says_no(answer) and _answer_code(answer) == "R7"
+    return Result(Verdict.NOT_FOUND if gone else Verdict.UNKNOWN, raw_status=_said(answer))
+
+
+def _refund_result(data: Mapping[str, Any], name: str) -> Result:
+    """A refund, from an answer or an event. Our reference is compared here, as a refund made elsewhere has another."""
+    if word(data.get("refundReference")) != name:
+        return Result(Verdict.UNKNOWN, raw_status="another refund")
+    status = _status_word(data.get("refundStatus"))
+    verdict = REFUND_STATUSES.get(status, Verdict.UNKNOWN)
+    return Result(
+        verdict,
+        raw_status=status,
+        provider_references=(name,) if verdict is not Verdict.UNKNOWN else (),
+        requested=_moved(data.get("refundAmount"), "NGN", verdict),
+        failure=told(REFUND_FAILED, status) if verdict is Verdict.DECLINED else None,
+    )
+
+
+def _transfer_started(answer: Answer, name: str) -> Result:
+    """D01 is a transfer that failed, for the reason in its words."""
+    body = _granted(answer)
+    if body is not None:
+        return _transfer_result(body, name)
+    if not (_says_no(answer) and _answer_code(answer) == "D01"):
+        return _refused(answer, TRANSFER_REFUSALS)
+    if _may_still_arrive(_message(answer)):
+        return Result(Verdict.UNKNOWN, raw_status=_said(answer))
+    return Result(Verdict.DECLINED, raw_status=_said(answer), failure=told(TRANSFER_FAILED, _said(answer)))
+
+
+def _transfer_fetched(answer: Answer, name: str) -> Result:
+    body = _granted(answer)
+    if body is not None:
+        return _transfer_result(body, name)
+    missing = _says_no(answer) and _answer_code(answer) == "D02"
+    return Result(Verdict.NOT_FOUND if missing else Verdict.UNKNOWN, raw_status=_said(answer))
+
+
+def _authorised(answer: Answer, name: str) -> Result:
+    """Without the words of what is no success: they may repeat the code."""
+    body = _granted(answer)
+    return _transfer_result(body, name) if body is not None else Result(Verdict.UNKNOWN, raw_status=str(answer.status))
+
+
+def _transfer_result(data: Mapping[str, Any], name: str) -> Result:
+    """A transfer, from an answer or an event; an answer to its order names no currency."""
+    if word(data.get("reference")) != name:
+        return Result(Verdict.UNKNOWN, raw_status="another transfer")
+    status = _status_word(data.get("status"))
+    verdict = TRANSFER_STATUSES.get(status, Verdict.UNKNOWN)
+    words = f"{word(data.get('transactionDescription'), 1_000)} {word(data.get('comment'), 1_000)}"
+    if status == "FAILED" and _may_still_arrive(words):
+        verdict = Verdict.UNKNOWN
+    failure = {"FAILED": TRANSFER_FAILED, "EXPIRED": NOT_AUTHORISED}.get(status)
+    currency = data.get("currency", "NGN")
+    return Result(
+        verdict,
+        raw_status=status,
+        reference=name,
+        provider_references=_words(data.get("transactionReference")),
+        requested=_moved(data.get("amount"), currency, verdict),
+        fee=_amount_told(data.get("fee", data.get("totalFee")), currency),
+        next_action={"PENDING_AUTHORIZATION": OTP_ACTION, "OTP_EMAIL_DISPATCH_FAILED": UNSENT_OTP}.get(status),
+        failure=told(failure, status) if failure and verdict is Verdict.DECLINED else None,
+    )
+
+
+def _may_still_arrive(words: str) -> bool:
+    return any(part in words.lower() for part in NOT_FINAL)
+
+
+def _moved(amount: Any, currency: Any, verdict: Verdict) -> Money | None:
+    """Unreadable where money has moved and no amount is told."""
+    if verdict in (Verdict.COMPLETED, Verdict.REVERSED):
+        return major_units(amount, currency)
+    return _amount_told(amount, currency)
+
+
+def _amount_told(amount: Any, currency: Any) -> Money | None:
+    try:
+        return major_units(amount, currency)
+    except Unreadable:
+        return None
+
+
 def _fee(paid: Money, settled: Any) -> Money | None:
     """What Monnify keeps: the difference between what was paid and what is settled, where it tells that."""
     try:
@@ -372,29 +717,46 @@ def _fee(paid: Money, settled: Any) -> Money | None:
 
 
 def _event(kind: Any, data: Any) -> ProviderEvent:
-    """News that moves nothing yet (refunds, disbursements, settlements) keeps its references, so that it is found by them."""
+    """News that moves nothing (settlements, balances) keeps its references, so that it is found by them."""
     kind = word(kind)
     if not (kind and isinstance(data, dict)):
         raise Unreadable("an event without type or data")
-    if kind in MOVING_EVENTS and not (word(data.get("paymentReference")) and word(data.get("transactionReference"))):
-        raise Unreadable(f"{kind} without its references")
-    result = None
-    if kind == "SUCCESSFUL_TRANSACTION":
-        result = _result(data)
-    elif kind == "REJECTED_PAYMENT":
-        result = _rejected(data)
+    operation = OPERATIONS.get(kind.rpartition("_")[2], Operation.COLLECT)
     identity = word(data.get(IDENTITIES.get(kind, "")))
+    status = next((word(data.get(key)) for key in ("paymentStatus", "refundStatus", "status") if data.get(key)), "")
     # The same transaction may be told again with another status: that is another event.
-    parts = (kind, identity, word(data.get("paymentStatus")))
+    parts = (kind, identity, status)
+    refund = _words(data.get("refundReference"))
+    payment = _words(data.get("transactionReference"), data.get("paymentReference"))
+    told_by = (data.get("paymentReference"), data.get("refundReference"), data.get("reference"))
+    ids = _words(data.get("transactionReference"), data.get("settlementReference"))
     return ProviderEvent(
         type=kind,
         trust=Trust.SIGNED,
-        operation=OPERATIONS.get(kind.rpartition("_")[2], Operation.COLLECT),
+        operation=operation,
         dedupe_key=":".join(filter(None, parts)) if identity else None,
-        references=_words(data.get("paymentReference"), data.get("refundReference"), data.get("reference")),
-        provider_references=_words(data.get("transactionReference"), data.get("settlementReference")),
-        result=result,
+        references=refund if operation is Operation.REFUND else _words(*told_by),
+        provider_references=refund if operation is Operation.REFUND else ids,
+        payment_references=payment if operation is Operation.REFUND else (),
+        result=_event_result(kind, data, identity),
     )
+
+
+def _event_result(kind: str, data: Mapping[str, Any], identity: str) -> Result | None:
+    if kind in MOVING_EVENTS and not (word(data.get("paymentReference")) and identity):
+        raise Unreadable(f"{kind} without its references")
+    if kind == "SUCCESSFUL_TRANSACTION":
+        return _result(data)
+    if kind == "REJECTED_PAYMENT":
+        return _rejected(data)
+    if kind not in ENDS:
+        return None
+    if not identity:
+        raise Unreadable(f"{kind} without its reference")
+    result = (_refund_result if kind.endswith("_REFUND") else _transfer_result)(data, identity)
+    if result.verdict is not ENDS[kind]:
+        return dataclasses.replace(result, verdict=Verdict.UNKNOWN, failure=None, next_action=None)
+    return result
 
 
 def _rejected(data: Mapping[str, Any]) -> Result:
@@ -419,6 +781,15 @@ def _granted(answer: Answer) -> dict[str, Any] | None:
     inner = body.get("responseBody")
     fine = body.get("requestSuccessful") is True and _code(body.get("responseCode")) == "0"
     return inner if fine and isinstance(inner, dict) else None
+
+
+def _response_body(answer: Answer) -> Any:
+    """What the answer to a lookup holds, of whatever shape. LookupFailed for all else."""
+    body = _error(answer)
+    fine = answer.status == 200 and body.get("requestSuccessful") is True and _code(body.get("responseCode")) == "0"
+    if not fine:
+        raise LookupFailed
+    return body.get("responseBody")
 
 
 def _listed(answer: Answer) -> Failure | None:
@@ -451,6 +822,10 @@ def _error(answer: Answer) -> dict[str, Any]:
         return {}
 
 
+def _answer_code(answer: Answer) -> str:
+    return _code(_error(answer).get("responseCode"))
+
+
 def _message(answer: Answer) -> str:
     return word(_error(answer).get("responseMessage"), 1_000)
 
@@ -476,6 +851,11 @@ def _is_nothing(amount: Any) -> bool:
     if isinstance(amount, str):
         return re.fullmatch(r"0+(\.0+)?", amount) is not None
     return amount is None or (type(amount) in (int, Decimal) and amount == 0)
+
+
+def _status_word(value: Any) -> str:
+    """No digits, so that no code can be kept as a status."""
+    return value if isinstance(value, str) and re.fullmatch(r"[A-Z_]{1,40}", value) else ""
 
 
 def _words(*found: Any) -> tuple[str, ...]:

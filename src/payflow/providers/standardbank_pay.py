@@ -70,7 +70,9 @@ DECLARATION = Declaration(
     # There is no live address. RFC 6761 promises that this one never resolves: without a base URL nothing is sent.
     live_base_url="https://standardbank-pay.invalid",
     session_life=timedelta(seconds=SESSION_SECONDS),
+    signature_headers=frozenset({"x-sbp-signature"}),
     simulated=True,
+    refund_alternative="Standard Bank Pay makes no refunds: pay the customer back with a new payment out.",
 )
 
 AWAITING = "AWAITING_CUSTOMER"

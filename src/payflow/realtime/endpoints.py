@@ -1,4 +1,4 @@
-"""`/ws/transaction/{id}`, `/ws/user/{id}`, and the tickets for clients that cannot send headers with a socket."""
+"""`/ws/transaction/{id}`, `/ws/user/{id}`, `/ws/wallet`, and the tickets for clients that cannot send headers with a socket."""
 
 from collections.abc import Awaitable, Sequence
 from typing import Annotated, cast
@@ -14,7 +14,7 @@ from payflow.core.logging import correlation_id
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
-from payflow.realtime.handshake import ChannelKind, Handshake
+from payflow.realtime.handshake import WALLET, ChannelKind, Handshake
 from payflow.realtime.schemas import TicketAnswer, TicketRequest
 from payflow.realtime.service import RealtimeService
 from payflow.web.middleware import client_address_reader
@@ -27,7 +27,7 @@ PREFIXES = ("", "/api/v1")
 class SocketEndpoint:
     """Raw ASGI: Starlette's WebSocket would cost a layer on every frame and several KB on every idle socket."""
 
-    def __init__(self, service: RealtimeService, kind: ChannelKind) -> None:
+    def __init__(self, service: RealtimeService, kind: ChannelKind | None = None) -> None:
         self._service = service
         self._kind = kind
 
@@ -38,7 +38,7 @@ class SocketEndpoint:
         headers = Headers(scope=scope)
         query = QueryParams(scope["query_string"])
         return Handshake(
-            channel=f"{self._kind}:{scope['path_params']['channel_id']}",
+            channel=WALLET if self._kind is None else f"{self._kind}:{scope['path_params']['channel_id']}",
             # It reads nothing of the request but its scope.
             address=address_key(cast(Request, HTTPConnection(scope))),
             origin=headers.get("origin"),
@@ -61,11 +61,12 @@ def _token(headers: Headers) -> str | None:
 def realtime_routes(service: RealtimeService, *, prefixes: Sequence[str] = PREFIXES) -> list[BaseRoute]:
     """The sockets, for `SocketsFirst` (or, heavier, the app's own routes). OpenAPI knows only HTTP, so not of them."""
     kinds: tuple[ChannelKind, ...] = ("transaction", "user")
-    return [
+    named = [
         WebSocketRoute(f"{prefix}/ws/{kind}/{{channel_id}}", SocketEndpoint(service, kind))
         for prefix in prefixes
         for kind in kinds
     ]
+    return [*named, *(WebSocketRoute(f"{prefix}/ws/wallet", SocketEndpoint(service)) for prefix in prefixes)]
 
 
 class SocketsFirst:

@@ -9,6 +9,8 @@ from payflow.core.errors import Forbidden, Malformed, NotFound
 from payflow.core.settings import Settings
 
 ChannelKind = Literal["transaction", "user"]
+WALLET = "wallet"
+"""The channel that a socket names only once it is open, by the reference of a transaction."""
 
 
 @dataclass(frozen=True, slots=True)

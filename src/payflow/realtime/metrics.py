@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class RealtimeMetrics(Protocol):
-    """`kind` is `transaction` or `user`."""
+    """`kind` is `transaction`, `user` or `wallet`."""
 
     def opened(self, kind: str) -> None: ...
     def closed(self, kind: str) -> None: ...

@@ -48,6 +48,14 @@ class RealtimeRepository:
             )
         return None if row is None else Watched(**{**row, "next_action": row["next_action"]})
 
+    async def wallet_movement(self, reference: str) -> UUID | None:
+        """The transaction with this reference, if it is one that moves money of a wallet."""
+        async with self._database.raw() as connection:
+            found: UUID | None = await connection.fetchval(
+                "SELECT id FROM transactions WHERE reference = $1 AND kind <> 'payment'", reference
+            )
+        return found
+
     async def ended_at(self, transaction_ids: Sequence[UUID]) -> dict[UUID, datetime | None]:
         """When each of these transactions ended, None for those that have not."""
         async with self._database.raw() as connection:

@@ -1,12 +1,14 @@
 """Sockets from the handshake to the end: who is let in, how many, and that none outlives its credential or the node."""
 
 import asyncio
+import re
 from collections import Counter
 from contextlib import suppress
 from functools import partial
+from uuid import UUID
 
 from payflow.core.clock import Clock, utc_now
-from payflow.core.errors import NotAuthenticated, RateLimited
+from payflow.core.errors import Malformed, NotAuthenticated, NotFound, RateLimited
 from payflow.core.logging import get_logger
 from payflow.core.settings import Settings
 from payflow.events.repository import EventRepository
@@ -16,7 +18,7 @@ from payflow.infra.redis import Redis
 from payflow.realtime.access import Access, authorise_transaction, authorise_user
 from payflow.realtime.connection import AuthTimeout, Receive, Send, Socket
 from payflow.realtime.credentials import Authenticator, Credentials
-from payflow.realtime.handshake import Channel, Handshake, Origins
+from payflow.realtime.handshake import WALLET, Channel, Handshake, Origins
 from payflow.realtime.hub import Hub
 from payflow.realtime.metrics import NoMetrics, RealtimeMetrics
 from payflow.realtime.repository import RealtimeRepository
@@ -29,6 +31,7 @@ log = get_logger(__name__)
 
 _SOCKETS_PER_CLIENT_TOKEN = 50
 _CLOSE_SECONDS = 5.0
+_REFERENCE = re.compile(r"[a-z0-9]{16,50}")
 
 
 class RealtimeService:
@@ -129,18 +132,42 @@ class RealtimeService:
 
     async def _admit(self, handshake: Handshake, socket: Socket) -> Stream:
         self._origins.check(handshake)
+        if handshake.channel == WALLET:
+            after = handshake.after_sequence()
+            self._count(socket, await self._authenticate(handshake, None, socket), WALLET)
+            transaction_id = await self._named(socket)
+            return TransactionStream(self.hub, self._reads, self._events, transaction_id, after)
         channel = Channel.parse(handshake.channel)
         stream = self._stream(channel, handshake)
-        access = await self._authenticate(handshake, channel, socket)
+        self._count(socket, await self._authenticate(handshake, channel, socket), channel.kind)
+        return stream
+
+    def _count(self, socket: Socket, access: Access, kind: str) -> None:
+        """RateLimited."""
         key = access.key()
         most = _SOCKETS_PER_CLIENT_TOKEN if access.is_customer else self._settings.sockets_per_user
         if self._open_by_key[key] >= most:
             raise RateLimited("Too many sockets.", code="too_many_sockets")
         self._open_by_key[key] += 1
         self._authenticated.add(socket)
-        self._metrics.opened(channel.kind)
-        socket.access, socket.kind = access, channel.kind
-        return stream
+        self._metrics.opened(kind)
+        socket.access, socket.kind = access, kind
+
+    async def _named(self, socket: Socket) -> UUID:
+        """The transaction that the first message after the credential names: one that moves money of a wallet. Whose it is,
+        the stream looks at before it sends anything. AuthTimeout; Malformed; NotFound for a payment too."""
+        try:
+            async with asyncio.timeout(self._settings.socket_auth_seconds):
+                message = await socket.first_message()
+        except TimeoutError:
+            raise AuthTimeout("No tx_ref came in time.") from None
+        reference = message.get("tx_ref")
+        if not isinstance(reference, str):
+            raise Malformed('Name a transaction: {"tx_ref": its reference}.', code="tx_ref_missing")
+        found = await self._reads.wallet_movement(reference) if _REFERENCE.fullmatch(reference) else None
+        if found is None:
+            raise NotFound("There is no such transaction.")
+        return found
 
     def _forget(self, socket: Socket) -> None:
         if socket.kind is not None:
@@ -161,10 +188,13 @@ class RealtimeService:
 
     # Credentials
 
-    async def _authenticate(self, handshake: Handshake, channel: Channel, socket: Socket) -> Access:
+    async def _authenticate(self, handshake: Handshake, channel: Channel | None, socket: Socket) -> Access:
         if handshake.token is not None:
             return await self._credentials.access(handshake.token)
         if handshake.ticket is not None:
+            if channel is None:
+                # Tickets are made for a channel that is known, and this one is named later.
+                raise NotAuthenticated("This socket takes no ticket.", code="invalid_ticket")
             return await self._credentials.access_of(await self._tickets.redeem(handshake.ticket, channel))
         waiting = self._waiting_by_address
         if waiting[handshake.address] >= self._settings.sockets_unauthenticated_per_address:

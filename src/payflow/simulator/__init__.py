@@ -1,5 +1,5 @@
-"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja, Stripe, Flutterwave, Moniepoint (Monnify) and
-C-Pay, and their webhooks, without any money.
+"""The simulator: the real HTTP surface of Paystack, M-Pesa Daraja, Stripe, Flutterwave, Moniepoint (Monnify),
+C-Pay and VTPass, and their webhooks, without any money.
 
 Standard Bank Pay is a pattern with no public counterpart: what stands here is all there is of it.
 
@@ -7,10 +7,10 @@ Standard Bank Pay is a pattern with no public counterpart: what stands here is a
 
 It imports nothing else of the service, so that its own signing and status words can contradict the adapters'.
 
-An amount whose last three digits are listed here chooses what happens (all but M-Pesa: of the minor unit, so NGN
-19.01; M-Pesa: of whole shillings, so KES 1,901, or the phone 2547000009NN with the last two digits of the table). All
-others succeed. `POST /_control/outcomes` goes before the amount. The amount of a refund chooses likewise, where the
-outcome makes sense for a refund.
+An amount whose last three digits are listed here chooses what happens (all but M-Pesa and VTPass: of the minor unit, so
+NGN 19.01; M-Pesa: of whole shillings, so KES 1,901, or the phone 2547000009NN with the last two digits of the table;
+VTPass: of whole naira). All others succeed. `POST /_control/outcomes` goes before the amount. The amount of a refund,
+transfer or purchase chooses likewise, where the outcome makes sense for it.
 
 901  decline                        declined; a refund fails
 902  insufficient_funds             declined for lack of money
@@ -39,6 +39,8 @@ outcome makes sense for a refund.
 925  needs_attention                the refund stops for bank details (Paystack refunds)
 926  asynchronous                   first processing, later paid (not M-Pesa)
 927  asynchronous_failure           first processing, later declined (not M-Pesa)
+928  late_failure                   a refund or transfer succeeds, and fails or is sent back later
+929  needs_otp                      a transfer waits for the merchant's code
 """
 
 from payflow.simulator.app import create_simulator

@@ -25,6 +25,7 @@ from payflow.simulator.settings import SimulatorNotAllowed, SimulatorSettings
 from payflow.simulator.standardbank_pay import StandardBankPay
 from payflow.simulator.state import Simulation, reply
 from payflow.simulator.stripe import Stripe
+from payflow.simulator.vtpass import Vtpass
 from payflow.simulator.webhooks import Clock
 
 
@@ -52,6 +53,7 @@ def create_simulator(
         "moniepoint": moniepoint,
         "cpay": Cpay(simulation),
         "flutterwave": flutterwave,
+        "vtpass": Vtpass(simulation),
     }
     control = Control(simulation, halves)
     pages = Pages(simulation, paystack, stripe, standardbank_pay, moniepoint, flutterwave)

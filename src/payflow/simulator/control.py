@@ -27,7 +27,7 @@ class OutcomeRequest(BaseModel):
     outcome: str
     times: PositiveInt | None = None
     delay_seconds: NonNegativeFloat | None = None
-    operation: str = Field(default="collect", pattern="^(collect|refund)$")
+    operation: str = Field(default="collect", pattern="^(collect|refund|payout|purchase)$")
 
 
 class Control:

@@ -1,4 +1,5 @@
-"""C-Pay under `/cpay`: USSD push, OTP with its confirmation, card by link, status query, and the unsigned callback.
+"""C-Pay under `/cpay`: USSD push, OTP with its confirmation, card by link, money sent to wallets, status query, and the
+unsigned callback.
 
 Kept as the platform has it: a created card link is HTTP 400 with StatusCode 202, the envelope stands in `return` and in
 PascalCase (`cpay_camel_case` for the documented other form), a status answer tells no amount, an OTP payment calls
@@ -27,6 +28,7 @@ from payflow.simulator.webhooks import Message
 
 AMOUNT = re.compile(r"(\d{1,10})\.(\d\d)")
 MSISDN = re.compile(r"(?:\+266)?[56]\d{7}")
+OPERATORS = ("CPAY", "mpesa", "ecocash", "mywallet", "khetsi")
 ENDS = {
     "pay": ("paid", "processed", "paymentComplete"),
     "decline": ("failed", "denied", "paymentDenied"),
@@ -66,6 +68,7 @@ class Cpay:
             Route("/api/cpaypayments/payment", self.pay_now, methods=["POST"]),
             Route("/api/cpaypayments/confirm", self.confirm, methods=["POST"]),
             Route("/api/cpaypayments/transaction-status", self.status, methods=["GET"]),
+            Route("/api/disbursements/wallet-topup-advance", self.top_up, methods=["POST"]),
             Route("/card/{code}", self.card_page, methods=["GET"]),
             Route("/card/{code}", self.card_answer, methods=["POST"]),
         ]
@@ -148,18 +151,58 @@ class Cpay:
             return HTMLResponse(f'<html><body><iframe width="100%" src="{escape(url)}"></iframe></body></html>', 202)
         return self.envelope(400, "202", {"RedirectUrl": url}, Description="Payment Link Created.")
 
-    async def read(self, request: Request) -> dict[str, Any] | Response:
-        """The key comes before the body, and the body is always wrapped."""
+    async def top_up(self, request: Request) -> Response:
+        """Sends money to a wallet. Nobody has to confirm; it is accepted first, and ends later."""
+        body = await self.read(request, wrappers=2)
+        if isinstance(body, Response):
+            return body
+        query = request.query_params
+        if query.get("destinationOperator", "CPAY") not in OPERATORS:
+            return self.refusal(400, "validationError", "The field destinationOperator is invalid.")
+        if not re.fullmatch(r"[56]\d{7}", query.get("destinationWalletNumber", "")):
+            return self.refusal(400, "validationError", "The field destinationWalletNumber is invalid.")
+        data = body.get("additionalData")
+        if not isinstance(data, dict) or not isinstance(data.get("recipientKyc"), dict):
+            return self.refusal(400, "validationError", "The field recipientKyc is invalid.")
+        if refused := self.refuse(body | {"otpMedium": "sms"}, otp=""):
+            return refused
+        reference, minor = body["extTransactionId"], int(body["amount"].replace(".", ""))
+        if reference in self.orders:
+            self.simulation.journal.submit(self.name, reference, minor, "LSL", "-", "duplicate", "payout")
+            return self.refusal(400, "duplicateTransaction", "extTransactionId must be unique per request")
+        decision = self.simulation.overrides.choose(self.name, "payout", [for_amount(minor)])
+        outcome = decision.outcome
+        result = "charged" if outcome.charges else "refused"
+        self.simulation.journal.submit(self.name, reference, minor, "LSL", outcome.name, result, "payout")
+        if not outcome.charges:
+            return self.failure(outcome.answer)
+        identity = f"cp{self.simulation.next_id()}"
+        charge = Charge(self.name, reference, identity, minor, "LSL", decision, self.simulation.clock())
+        order = Order(
+            charge, "top_up", body["msisdn"], body["amount"], body["redirectUrl"], "", "open", "", charge.id
+        )  # fmt: skip
+        self.orders[reference] = order
+        self.simulation.journal.add(charge)
+        told = self.told(order) | {"ReasonCode": None, "PaymentRequestStatus": "ACCEPTED", "additionalData": {}}
+
+        def accepted() -> Response:
+            return self.envelope(200, "0000", Description="Success", **told)
+
+        return await self.simulation.answer(request, self, charge, accepted, self.failure)
+
+    async def read(self, request: Request, wrappers: int = 1) -> dict[str, Any] | Response:
+        """The key comes before the body, and the body is always wrapped, that of money sent twice."""
         if refused := self.unauthorized(request):
             return refused
         try:
             body = orjson.loads(await request.body())
         except orjson.JSONDecodeError:
             body = None
-        inner = body.get("transactionRequest") if isinstance(body, dict) and len(body) == 1 else None
-        if not isinstance(inner, dict):
+        for _ in range(wrappers):
+            body = body.get("transactionRequest") if isinstance(body, dict) and len(body) == 1 else None
+        if not isinstance(body, dict):
             return self.refusal(400, "validationError", "The transactionRequest field is required.")
-        return inner
+        return body
 
     def unauthorized(self, request: Request) -> Response | None:
         known = self.simulation.settings.cpay_api_key
@@ -240,6 +283,7 @@ class Cpay:
         order = self.orders[charge.reference]
         if action == "reverse" and charge.status == "paid":
             order.status, order.reason, charge.money_taken = "reversed", "paymentReversed", 0
+            charge.status = "failed" if order.method == "top_up" else charge.status
             return self.notify(order)
         if charge.status == "paid":
             raise NotPossible("already paid")
@@ -248,7 +292,7 @@ class Cpay:
         charge.status, order.status, order.reason = ENDS[action]
         charge.failure = None if action == "pay" else order.reason
         if action == "pay":
-            charge.money_taken, order.cpay_id = charge.amount, charge.id
+            charge.money_taken, order.cpay_id = 0 if order.method == "top_up" else charge.amount, charge.id
         return self.notify(order)
 
     def notify(self, order: Order) -> asyncio.Task[None] | None:

@@ -1,12 +1,15 @@
-"""Flutterwave v3: the hosted checkout, verifying and closing it under `/flutterwave`, `charge.completed` webhooks.
+"""Flutterwave v3: the hosted checkout, verifying and closing it under `/flutterwave`, and the webhooks of all its halves.
 
 A link opens no transaction. Each try of the customer is one, with a number of its own and the link's tx_ref; a failed
 try is told by webhook like a paid one, and leaves the page open.
 """
 
 import asyncio
+import base64
+import hmac
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -15,32 +18,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from payflow.simulator import flutterwave_objects as shapes
-from payflow.simulator.flutterwave_objects import Try
-from payflow.simulator.outcomes import Decision, for_amount
+from payflow.simulator.flutterwave_charges import Charges
+from payflow.simulator.flutterwave_http import Refused, read_body
+from payflow.simulator.flutterwave_objects import Link, Try
+from payflow.simulator.flutterwave_refunds import Refunds
+from payflow.simulator.flutterwave_transfers import Transfers
+from payflow.simulator.outcomes import Decision, Outcome, for_amount
 from payflow.simulator.state import Charge, NoSuchCharge, NotPossible, Simulation, token
 from payflow.simulator.webhooks import Message
 
 REFERENCE = re.compile(r"\S{1,100}")
 TEST_KEY = re.compile(r"FLWSECK_TEST-[A-Za-z0-9-]+-X")
 REASONS = {"decline": "Do Not Honour", "fail": "Do Not Honour", "insufficient_funds": "Insufficient Funds"}
-
-
-class Refused(Exception):
-    """Carries the answer of a call that is not accepted."""
-
-    def __init__(self, status: int, message: str) -> None:
-        self.response = shapes.error(status, message)
-
-
-@dataclass
-class Link:
-    charge: Charge
-    code: str
-    redirect_url: str
-    customer: dict[str, Any]
-    meta: Any
-    active: bool = True
-    tries: list[Try] = field(default_factory=list)
 
 
 class Flutterwave:
@@ -51,9 +40,13 @@ class Flutterwave:
         self.links: dict[str, Link] = {}
         self.by_code: dict[str, Link] = {}
         self.by_id: dict[str, Link] = {}
+        self.charges = Charges(simulation, self)
+        self.refunds = Refunds(simulation, self)
+        self.transfers = Transfers(simulation, self)
 
     def reset(self) -> None:
-        for store in (self.links, self.by_code, self.by_id):
+        stores: tuple[dict[Any, Any], ...] = (self.links, self.by_code, self.by_id, self.charges.by_flw_ref)
+        for store in (*stores, self.refunds.refunds, self.transfers.by_reference):
             store.clear()
 
     def routes(self) -> list[Route]:
@@ -63,6 +56,16 @@ class Flutterwave:
             ("GET", "/transactions/verify_by_reference", self.verify_by_reference),
             ("GET", "/transactions/{id}/verify", self.verify),
             ("GET", "/transactions", self.list_transactions),
+            ("POST", "/charges", self.charges.create),
+            ("POST", "/validate-charge", self.charges.validate),
+            ("POST", "/transactions/{id}/refund", self.refunds.create),
+            ("GET", "/refunds/{id}", self.refunds.fetch),
+            ("GET", "/refunds", self.refunds.list_all),
+            ("POST", "/transfers", self.transfers.create),
+            ("GET", "/transfers/{id}", self.transfers.fetch),
+            ("GET", "/transfers", self.transfers.list_all),
+            ("GET", "/banks/{country}", self.transfers.banks),
+            ("POST", "/accounts/resolve", self.transfers.resolve),
         ]
         return [Route(path, self.guarded(endpoint), methods=[method]) for method, path, endpoint in calls]
 
@@ -92,20 +95,24 @@ class Flutterwave:
     async def pay_by_link(self, request: Request) -> Response:
         body = await read_body(request)
         reference, amount, currency = self.read_order(body)
+        decision = self.decide(reference, amount, currency)
+        if not decision.outcome.charges:
+            return shapes.failure(decision.outcome.answer)
+        link = self.open(reference, amount, currency, body, decision)
+        return await self.simulation.answer(
+            request, self, link.charge, lambda: shapes.success("Hosted Link", {"link": self.url(link)}), shapes.failure
+        )
+
+    def decide(self, reference: str, amount: int, currency: str) -> Decision:
+        """What becomes of an order, which is written down. Refused for a tx_ref that was used."""
         journal = self.simulation.journal
         if reference in self.links:
             journal.submit(self.name, reference, amount, currency, "duplicate_reference", "duplicate")
             raise Refused(400, "Duplicate transaction reference")
         decision = self.simulation.overrides.choose(self.name, "collect", [for_amount(amount)])
-        outcome = decision.outcome
-        result = "charged" if outcome.charges else "refused"
-        journal.submit(self.name, reference, amount, currency, outcome.name, result)
-        if not outcome.charges:
-            return shapes.failure(outcome.answer)
-        link = self.open(reference, amount, currency, body, decision)
-        return await self.simulation.answer(
-            request, self, link.charge, lambda: shapes.success("Hosted Link", {"link": self.url(link)}), shapes.failure
-        )
+        result = "charged" if decision.outcome.charges else "refused"
+        journal.submit(self.name, reference, amount, currency, decision.outcome.name, result)
+        return decision
 
     def read_order(self, body: dict[str, Any]) -> tuple[str, int, str]:
         customer = body.get("customer")
@@ -189,6 +196,11 @@ class Flutterwave:
         rows.sort(key=lambda item: item.id, reverse=True)
         return shapes.success("Transactions fetched", [shapes.listed(item) for item in rows], {"page_info": page_info})
 
+    def paid_try(self, identity: str) -> tuple[Link, Try] | None:
+        link = self.by_id.get(identity)
+        paid = [item for item in link.tries if str(item.id) == identity and item.status == "successful"] if link else []
+        return (link, paid[0]) if link and paid else None
+
     def refuse_query(self, link: Link | None) -> None:
         told = link is None or link.charge.outcome.queries
         if not (told and self.simulation.behaviour.answer_queries):
@@ -197,8 +209,13 @@ class Flutterwave:
     # What the customer does
 
     def act(self, charge: Charge, action: str) -> asyncio.Task[None] | None:
+        transfer = self.transfers.of(charge)
+        if transfer is not None:
+            return self.transfers.act(transfer, action)
         link = self.links[charge.reference]
         match action:
+            case "refund_settle" | "refund_fail":
+                return self.refunds.act(link, action)
             case "pay" | "process" | "decline" | "fail" | "insufficient_funds" if charge.status == "paid":
                 raise NotPossible("already paid")
             case "pay" | "process" | "decline" | "fail" | "insufficient_funds" if not link.active:
@@ -220,8 +237,8 @@ class Flutterwave:
                 raise NotPossible(f"a Flutterwave charge knows no {action!r}")
 
     def attempt(self, link: Link) -> Try:
-        """The one that is under way, or a new one."""
-        if link.tries and link.tries[-1].status == "pending":
+        """The one that is under way, or a new one; a direct charge has but one."""
+        if link.tries and (link.direct or link.tries[-1].status == "pending"):
             return link.tries[-1]
         charge, now = link.charge, self.simulation.clock()
         tried = Try(self.simulation.next_id(), charge.reference, charge.amount, charge.currency, link.customer, now)
@@ -242,8 +259,7 @@ class Flutterwave:
         link.active = False
         events = [shapes.event(tried)]
         if outcome.stale_event_after:
-            stale = Try(tried.id, tried.tx_ref, tried.amount, tried.currency, tried.customer, tried.created_at)
-            stale.status, stale.processor_response = "failed", REASONS["decline"]
+            stale = replace(tried, status="failed", processor_response=REASONS["decline"])
             events.append(shapes.event(stale))
         return self.notify(link, events)
 
@@ -259,25 +275,41 @@ class Flutterwave:
                 link.tries[-1].status, link.tries[-1].processor_response = "failed", "Session expired"
 
     def notify(self, link: Link, bodies: list[dict[str, Any]]) -> asyncio.Task[None] | None:
-        outcome, behaviour = link.charge.outcome, self.simulation.behaviour
+        return self.post(link.charge.reference, link.charge.outcome, [(body["event"], body) for body in bodies])
+
+    def post(
+        self, reference: str, outcome: Outcome, bodies: list[tuple[str, dict[str, Any]]]
+    ) -> asyncio.Task[None] | None:
         if not outcome.webhooks:
             return None
-        secret = self.simulation.settings.flutterwave_secret_hash
-        if not outcome.valid_signature:
-            secret += "_another"
+        behaviour = self.simulation.behaviour
         messages = [
             Message(
                 provider=self.name,
-                event=body["event"],
-                reference=link.charge.reference,
+                event=name,
+                reference=reference,
                 url=behaviour.flutterwave_webhook_url,
                 body=orjson.dumps(body),
-                headers=lambda body: {"Content-Type": "application/json", "verif-hash": secret},
+                headers=self.proof(outcome),
                 retries=behaviour.webhook_retries,
             )
-            for body in bodies
+            for name, body in bodies
         ]
         return self.simulation.webhooks.send([item for item in messages for _ in range(outcome.copies)])
+
+    def proof(self, outcome: Outcome) -> Callable[[bytes], dict[str, str]]:
+        """v3 repeats the secret; v4 signs the body with it."""
+        secret = self.simulation.settings.flutterwave_secret_hash
+        if not outcome.valid_signature:
+            secret += "_another"
+
+        def headers(body: bytes) -> dict[str, str]:
+            if not self.simulation.behaviour.flutterwave_sign_webhooks:
+                return {"Content-Type": "application/json", "verif-hash": secret}
+            signature = base64.b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
+            return {"Content-Type": "application/json", "flutterwave-signature": signature}
+
+        return headers
 
     # The hosted page
 
@@ -286,13 +318,3 @@ class Flutterwave:
         if link is None:
             raise NoSuchCharge(code)
         return link
-
-
-async def read_body(request: Request) -> dict[str, Any]:
-    try:
-        body = shapes.parsed(await request.body())
-    except ValueError:
-        raise Refused(400, "Invalid JSON in the request body") from None
-    if not isinstance(body, dict):
-        raise Refused(400, "Invalid JSON in the request body")
-    return body

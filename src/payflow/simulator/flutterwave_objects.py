@@ -1,18 +1,18 @@
-"""Flutterwave's shapes: the envelope, refusals, one try of a payment as verify, lists and events show it.
+"""Flutterwave's shapes: the envelope, refusals, one try of a payment as answers, lists and events show it.
 
 Amounts are written in major units, as JSON numbers; inside they are counted in minor units, so that none is a float.
 """
 
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-from payflow.simulator.state import html_error, iso, reply
+from payflow.simulator.state import Charge, html_error, iso, reply
 
 # Decimals of each currency that is taken.
 CURRENCIES = {
@@ -39,6 +39,16 @@ class Try:
     processor_response: str = "Pending"
     fee_on_top: bool = False
     meta: Any = None
+    payment_type: str | None = None  # of a direct charge
+    event_type: str = ""
+
+    @property
+    def flw_ref(self) -> str:
+        return f"SIM/FLW{self.id}"
+
+    @property
+    def ussd(self) -> str:
+        return f"*566*002*{self.id}#"
 
     @property
     def fee(self) -> int:
@@ -47,6 +57,20 @@ class Try:
     @property
     def charged(self) -> int:
         return self.amount + (self.fee if self.fee_on_top else 0)
+
+
+@dataclass
+class Link:
+    """A page and the tries on it; or a direct charge, whose page is only that of its redirect."""
+
+    charge: Charge
+    code: str
+    redirect_url: str
+    customer: dict[str, Any]
+    meta: Any
+    active: bool = True
+    direct: bool = False
+    tries: list[Try] = field(default_factory=list)
 
 
 def parsed(body: bytes) -> Any:
@@ -76,6 +100,18 @@ def success(message: str, data: Any, meta: Any = None) -> Response:
     return reply({"status": "success", "message": message, "data": data} | ({"meta": meta} if meta else {}))
 
 
+def paged(message: str, rows: list[dict[str, Any]], page: str | None, size: int) -> Response:
+    number = int(page) if page and page.isascii() and page.isdigit() and int(page) else 1
+    page_info = {"total": len(rows), "current_page": number, "total_pages": max(-(-len(rows) // size), 1)}
+    return success(message, rows[(number - 1) * size : number * size], {"page_info": page_info})
+
+
+def initiated(data: Any, authorization: Any) -> Response:
+    """Either may be missing, and then its key is."""
+    body = {"status": "success", "message": "Charge initiated"} | ({"data": data} if data else {})
+    return reply(body | ({"meta": {"authorization": authorization}} if authorization else {}))
+
+
 def error(status: int, message: str) -> Response:
     return reply({"status": "error", "message": message, "data": None}, status)
 
@@ -93,11 +129,11 @@ def failure(kind: str) -> Response:
 
 
 def common(tried: Try) -> dict[str, Any]:
-    payment_type, _ = PAYMENT_TYPES.get(tried.currency, ("card", ""))
+    payment_type = tried.payment_type or PAYMENT_TYPES.get(tried.currency, ("card", ""))[0]
     return {
         "id": tried.id,
         "tx_ref": tried.tx_ref,
-        "flw_ref": f"SIM/FLW{tried.id}",
+        "flw_ref": tried.flw_ref,
         "device_fingerprint": "N/A",
         "amount": major(tried.amount, tried.currency),
         "currency": tried.currency,
@@ -127,7 +163,7 @@ def person(tried: Try) -> dict[str, Any]:
 
 
 def card(tried: Try, country: str) -> dict[str, Any]:
-    if tried.currency in PAYMENT_TYPES:
+    if tried.payment_type or tried.currency in PAYMENT_TYPES:
         return {}
     known = {"first_6digits": "553188", "last_4digits": "2950", "issuer": "MASTERCARD  CREDIT", "country": country}
     return {"card": known | {"type": "MASTERCARD", "expiry": "09/32"}}
@@ -148,5 +184,22 @@ def listed(tried: Try) -> dict[str, Any]:
 
 def event(tried: Try) -> dict[str, Any]:
     data = common(tried) | {"customer": person(tried) | {"phone_number": tried.customer.get("phonenumber")}}
-    _, kind = PAYMENT_TYPES.get(tried.currency, ("", "CARD_TRANSACTION"))
+    kind = tried.event_type or PAYMENT_TYPES.get(tried.currency, ("", "CARD_TRANSACTION"))[1]
     return {"event": "charge.completed", "data": data | card(tried, "NG"), "event.type": kind}
+
+
+def charged(tried: Try) -> dict[str, Any]:
+    """As the answer to a direct charge shows it."""
+    return common(tried) | {"fraud_status": "ok", "charge_type": "normal", "customer": person(tried)}
+
+
+def account_to_pay(tried: Try, expires_at: float) -> dict[str, Any]:
+    return {
+        "transfer_reference": tried.flw_ref,
+        "transfer_account": "0067100155",
+        "transfer_bank": "Mock Bank",
+        "account_expiration": int(expires_at * 1000),
+        "transfer_note": "Mock note",
+        "transfer_amount": f"{Decimal(tried.amount).scaleb(-CURRENCIES[tried.currency]):.2f}",
+        "mode": "banktransfer",
+    }

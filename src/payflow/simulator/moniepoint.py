@@ -1,6 +1,7 @@
-"""Monnify, Moniepoint's web gateway, under `/moniepoint`: token, hosted checkout, account to transfer to, queries, webhooks.
+"""Monnify, Moniepoint's web gateway, under `/moniepoint`: token, hosted checkout, account to transfer to, queries, refunds,
+transfers, webhooks.
 
-Only money is told by webhook, and a transfer of a wrong amount that goes back; every other end must be asked for.
+Of a payment only money is told by webhook, and a transfer of a wrong amount that goes back; every other end must be asked for.
 """
 
 import asyncio
@@ -16,8 +17,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from payflow.simulator import moniepoint_objects as shapes
+from payflow.simulator.moniepoint_disbursements import Disbursements
 from payflow.simulator.moniepoint_objects import MALFORMED, Refused, Transaction, refusal
-from payflow.simulator.outcomes import Decision, for_amount
+from payflow.simulator.moniepoint_refunds import Refunds
+from payflow.simulator.outcomes import Decision, Outcome, for_amount
 from payflow.simulator.state import Charge, NoSuchCharge, NotPossible, Simulation, token
 from payflow.simulator.webhooks import Message
 
@@ -41,10 +44,14 @@ class Moniepoint:
         self.transactions: dict[str, Transaction] = {}
         self.by_transaction_reference: dict[str, Transaction] = {}
         self.tokens: dict[str, float] = {}
+        self.refunds = Refunds(simulation, self)
+        self.disbursements = Disbursements(simulation, self)
 
     def reset(self) -> None:
         for store in (self.transactions, self.by_transaction_reference, self.tokens):
             store.clear()
+        self.refunds.refunds.clear()
+        self.disbursements.transfers.clear()
 
     def routes(self) -> list[Route]:
         calls = [
@@ -53,6 +60,13 @@ class Moniepoint:
             ("POST", "/api/v1/merchant/bank-transfer/init-payment", self.open_account),
             ("GET", "/api/v2/merchant/transactions/query", self.query),
             ("GET", "/api/v2/transactions/{reference:path}", self.fetch),
+            ("POST", "/api/v1/refunds/initiate-refund", self.refunds.create),
+            ("GET", "/api/v1/refunds/{reference:path}", self.refunds.fetch),
+            ("POST", "/api/v2/disbursements/single", self.disbursements.create),
+            ("POST", "/api/v2/disbursements/single/validate-otp", self.disbursements.authorise),
+            ("GET", "/api/v2/disbursements/single/summary", self.disbursements.summary),
+            ("GET", "/api/v1/banks", self.disbursements.banks),
+            ("GET", "/api/v1/disbursements/account/validate", self.disbursements.holder),
         ]
         return [Route(path, self.guarded(endpoint), methods=[method]) for method, path, endpoint in calls]
 
@@ -197,8 +211,13 @@ class Moniepoint:
     # What the customer does
 
     def act(self, charge: Charge, action: str) -> asyncio.Task[None] | None:
-        """Besides the common actions: `overpay`, and `reject`, a transfer of too little that goes back."""
+        """Besides the common actions: `overpay`, `reject`, a transfer of too little that goes back, and the ends of a refund."""
+        transfer = self.disbursements.transfers.get(charge.reference)
+        if transfer is not None:
+            return self.disbursements.act(transfer, action)
         transaction = self.transactions[charge.reference]
+        if action in ("refund_settle", "refund_fail"):
+            return self.refunds.act(transaction, action)
         if action == "reverse":
             transaction.status = "REVERSED"
             return None
@@ -232,7 +251,14 @@ class Moniepoint:
         return self.notify(charge, events)
 
     def notify(self, charge: Charge, events: list[tuple[str, dict[str, Any]]]) -> asyncio.Task[None] | None:
-        outcome, behaviour = charge.outcome, self.simulation.behaviour
+        return self.tell(
+            charge.reference, charge.outcome, [item for item in events for _ in range(charge.outcome.copies)]
+        )
+
+    def tell(
+        self, reference: str, outcome: Outcome, events: list[tuple[str, dict[str, Any]]]
+    ) -> asyncio.Task[None] | None:
+        behaviour = self.simulation.behaviour
         if not outcome.webhooks:
             return None
         secret: str | None = self.simulation.settings.moniepoint_secret_key
@@ -244,7 +270,7 @@ class Moniepoint:
             Message(
                 provider=self.name,
                 event=event,
-                reference=charge.reference,
+                reference=reference,
                 url=behaviour.moniepoint_webhook_url,
                 body=orjson.dumps({"eventType": event, "eventData": data}),
                 headers=lambda body: shapes.monnify_headers(secret, body),
@@ -252,7 +278,7 @@ class Moniepoint:
             )
             for event, data in events
         ]
-        return self.simulation.webhooks.send([item for item in messages for _ in range(outcome.copies)])
+        return self.simulation.webhooks.send(messages)
 
     # The hosted page
 

@@ -1,4 +1,5 @@
-"""Monnify's shapes: envelopes and refusals, the transaction as a query and as an event tell it, the account to transfer to.
+"""Monnify's shapes: envelopes and refusals, the transaction as a query and as an event tell it, the account to transfer to,
+refunds and transfers.
 
 Amounts are naira: numbers with two decimals in one answer, text in the next.
 """
@@ -10,7 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from starlette.responses import HTMLResponse, Response
@@ -58,6 +59,39 @@ class Transaction:
         return self.paid - FEE if self.paid > FEE else self.paid
 
 
+class Refunding(Protocol):
+    """What the shapes of a refund are made of."""
+
+    reference: str
+    transaction: Transaction
+    amount: int
+    reason: str
+    note: str
+    created_at: float
+    status: str
+    completed_at: float | None
+
+
+class Transferring(Protocol):
+    """What the shapes of a transfer are made of."""
+
+    charge: Charge
+    bank_code: str
+    account_number: str
+    account_name: str
+    narration: str
+    source: str
+    needs_code: bool
+    status: str
+    ended_at: float | None
+
+    @property
+    def bank_name(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
 def success(body: Any) -> Response:
     return reply({"requestSuccessful": True, "responseMessage": "success", "responseCode": "0", "responseBody": body})
 
@@ -66,14 +100,15 @@ def refusal(status: int, message: str, code: str | int = "99") -> Response:
     return reply({"requestSuccessful": False, "responseMessage": message, "responseCode": code}, status)
 
 
-def failure(kind: str) -> Response:
+def failure(kind: str, refused: Response | None = None) -> Response:
+    """`refused` is the refusal of this call, where it has one of its own."""
     match kind:
         case "html_error":
             return html_error()
         case "rate_limited":
             return refusal(429, "Too many requests")
         case "refuse":
-            return refusal(404, "Could not find specified contract")
+            return refused or refusal(404, "Could not find specified contract")
         case _:
             return refusal(500, "An error occurred while processing your request")
 
@@ -98,9 +133,9 @@ def read_body(content: bytes) -> dict[str, Any]:
     return body
 
 
-def read_amount(content: bytes) -> int:
+def read_amount(content: bytes, name: str = "amount") -> int:
     """The kobo of the body's amount, from its own digits: 100, 100.00 and "100.00" are the same."""
-    written = str(json.loads(content, parse_float=Decimal).get("amount"))
+    written = str(json.loads(content, parse_float=Decimal).get(name))
     if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,2})?", written) or not Decimal(written):
         raise Refused(refusal(400, MALFORMED))
     return int(Decimal(written) * 100)
@@ -228,6 +263,98 @@ def product(transaction: Transaction) -> dict[str, Any]:
 
 def customer(transaction: Transaction) -> dict[str, Any]:
     return {"email": transaction.email, "name": transaction.name or transaction.email}
+
+
+def slashed(seconds: float | None) -> str | None:
+    """25/07/2022 11:20:20 AM, as refunds and transfers tell the time."""
+    return f"{datetime.fromtimestamp(seconds, LAGOS):%d/%m/%Y %I:%M:%S %p}" if seconds is not None else None
+
+
+def refunded(refund: Refunding, kind: str) -> dict[str, Any]:
+    return {
+        "refundReference": refund.reference,
+        "transactionReference": refund.transaction.transaction_reference,
+        "refundReason": refund.reason,
+        "customerNote": refund.note,
+        "refundAmount": figure(refund.amount),
+        "refundType": kind,
+        "refundStatus": refund.status,
+        "refundStrategy": "MERCHANT_WALLET",
+        "comment": "Transaction refund is in progress."
+        if refund.status == "PENDING"
+        else "Transaction refund processed.",
+        "completedOn": slashed(refund.completed_at),
+        "createdOn": slashed(refund.created_at),
+    }
+
+
+def refund_event(refund: Refunding) -> dict[str, Any]:
+    """No currency, no id but the merchant's, and `merchantReason` for what is `refundReason` elsewhere."""
+    return {
+        "merchantReason": refund.reason,
+        "transactionReference": refund.transaction.transaction_reference,
+        "completedOn": slashed(refund.completed_at),
+        "refundStatus": refund.status,
+        "customerNote": refund.note,
+        "createdOn": slashed(refund.created_at),
+        "refundReference": refund.reference,
+        "refundAmount": figure(refund.amount),
+    }
+
+
+def destination(transfer: Transferring) -> dict[str, Any]:
+    return {
+        "destinationAccountName": transfer.account_name,
+        "destinationBankName": transfer.bank_name,
+        "destinationAccountNumber": transfer.account_number,
+        "destinationBankCode": transfer.bank_code,
+    }
+
+
+def disbursed(transfer: Transferring) -> dict[str, Any]:
+    """The answer to an order: no currency, no reference of Monnify's, and `totalFee` for what is `fee` elsewhere."""
+    created = datetime.fromtimestamp(transfer.charge.created_at, UTC)
+    return destination(transfer) | {
+        "amount": figure(transfer.charge.amount),
+        "reference": transfer.charge.reference,
+        "status": transfer.status,
+        "dateCreated": f"{created:%Y-%m-%dT%H:%M:%S}.{created.microsecond // 1000:03d}+00:00",
+        "totalFee": figure(FEE),
+        "comment": transfer.text,
+    }
+
+
+def disbursement(transfer: Transferring) -> dict[str, Any]:
+    created = datetime.fromtimestamp(transfer.charge.created_at, UTC)
+    return destination(transfer) | {
+        "amount": figure(transfer.charge.amount),
+        "reference": transfer.charge.reference,
+        "narration": transfer.narration,
+        "currency": "NGN",
+        "fee": figure(FEE),
+        "twoFaEnabled": transfer.needs_code,
+        "status": transfer.status,
+        "transactionDescription": transfer.text,
+        "transactionReference": transfer.charge.id,
+        "createdOn": f"{created:%Y-%m-%dT%H:%M:%S}.{created.microsecond // 1000:03d}+00:00",
+        "sourceAccountNumber": transfer.source,
+    }
+
+
+def disbursement_event(transfer: Transferring) -> dict[str, Any]:
+    return destination(transfer) | {
+        "transactionReference": transfer.charge.id,
+        "reference": transfer.charge.reference,
+        "narration": transfer.narration,
+        "currency": "NGN",
+        "amount": figure(transfer.charge.amount),
+        "status": transfer.status,
+        "fee": figure(FEE),
+        "transactionDescription": transfer.text,
+        "sessionId": "" if transfer.status == "FAILED" else "090405240513211816637369129129",
+        "createdOn": slashed(transfer.charge.created_at),
+        "completedOn": slashed(transfer.ended_at),
+    }
 
 
 def monnify_headers(secret: str | None, body: bytes) -> Headers:

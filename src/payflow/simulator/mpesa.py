@@ -1,5 +1,7 @@
 """M-Pesa Daraja under `/mpesa`: token, STK push, STK query, and the unsigned callback to the request's own CallBackURL.
 
+Payouts, reversals and the status of either are in mpesa_initiator.py, payments without an order in mpesa_c2b.py.
+
 Kept as the platform has it: a bad token is 404 here, `500.001.1001` says five different things, `ResultCode` is a
 number in the callback and text in the query, and neither tells the account reference.
 """
@@ -18,6 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from payflow.simulator.mpesa_c2b import Alone
+from payflow.simulator.mpesa_initiator import Initiator
 from payflow.simulator.mpesa_objects import (
     ENDS,
     RESULTS,
@@ -55,9 +59,11 @@ class Mpesa:
         self.pushes: dict[str, Push] = {}
         self.tokens: dict[str, float] = {}
         self.calls: deque[float] = deque()
+        self.initiator = Initiator(simulation, self)
+        self.alone = Alone(simulation, self)
 
     def reset(self) -> None:
-        for store in (self.pushes, self.tokens, self.calls):
+        for store in (self.pushes, self.tokens, self.calls, self.initiator.orders, self.alone.registered):
             store.clear()
 
     def routes(self) -> list[Route]:
@@ -65,6 +71,11 @@ class Mpesa:
             ("GET", "/oauth/v1/generate", self.generate_token),
             ("POST", "/mpesa/stkpush/v1/processrequest", self.push),
             ("POST", "/mpesa/stkpushquery/v1/query", self.query),
+            ("POST", "/mpesa/b2c/v3/paymentrequest", self.initiator.pay_out),
+            ("POST", "/mpesa/reversal/v1/request", self.initiator.reverse),
+            ("POST", "/mpesa/transactionstatus/v1/query", self.initiator.status),
+            ("POST", "/mpesa/c2b/v2/registerurl", self.alone.register),
+            ("POST", "/mpesa/c2b/v2/simulate", self.alone.simulate),
         ]
         return [Route(path, self.guarded(endpoint), methods=[method]) for method, path, endpoint in calls]
 
@@ -111,12 +122,13 @@ class Mpesa:
         as_text = self.simulation.behaviour.mpesa_expires_in_as_text
         return reply({"access_token": access_token, "expires_in": str(TOKEN_SECONDS) if as_text else TOKEN_SECONDS})
 
-    def authenticate(self, request: Request) -> None:
+    def authenticate(self, request: Request, status: int = 404, code: str = "404.001.03") -> None:
+        """An invalid token has another status and code at each product."""
         scheme, _, access_token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not access_token:
             raise Refused(error(404, "404.001.04", "Invalid Authentication Header"))
         if self.tokens.get(access_token.strip(), 0) < self.simulation.clock():
-            raise Refused(error(404, "404.001.03", "Invalid Access Token"))
+            raise Refused(error(status, code, "Invalid Access Token"))
 
     # STK push
 
@@ -224,7 +236,12 @@ class Mpesa:
 
     def act(self, charge: Charge, action: str) -> asyncio.Task[None] | None:
         """Besides the common actions: `code_1019` ends the push with that result code."""
-        push = self.pushes[charge.id]
+        order = self.initiator.orders.get(charge.reference)
+        if order is not None and order.charge is charge:
+            return self.initiator.act(order, action)
+        push = self.pushes.get(charge.id)
+        if push is None:
+            raise NotPossible("it was made by the customer alone")
         if charge.status == "paid":
             raise NotPossible("already paid")
         if action == "pay":
@@ -237,34 +254,53 @@ class Mpesa:
     def pay(self, push: Push) -> asyncio.Task[None] | None:
         outcome, charge = push.charge.outcome, push.charge
         push.result = RESULTS["pay"]
-        push.receipt = receipt(datetime.fromtimestamp(self.simulation.clock(), NAIROBI))
+        push.receipt = receipt(self.now())
         push.paid_shillings = push.shillings - push.shillings // 2 if outcome.wrong_amount else push.shillings
         if outcome.wrong_amount and push.paid_shillings == push.shillings:
             push.paid_shillings += 1  # one shilling cannot be halved
         charge.status, charge.failure, charge.money_taken = "paid", None, push.paid_shillings * 100
         self.simulation.journal.aliases[self.name, push.receipt] = charge
-        now = datetime.fromtimestamp(self.simulation.clock(), NAIROBI)
-        bodies = [callback(push, push.result, metadata(push, now))]
+        bodies = [callback(push, push.result, metadata(push, self.now()))]
         if outcome.stale_event_after:
             bodies.append(callback(push, RESULTS["expire"]))
+        self.alone.paid_by_prompt(push)
         return self.notify(push, bodies)
 
     def notify(self, push: Push, bodies: list[dict[str, Any]]) -> asyncio.Task[None] | None:
         outcome = push.charge.outcome
         if not outcome.webhooks:
             return None
-        shortcode = self.simulation.settings.mpesa_shortcode
-        headers = {"Content-Type": "application/json;charset=UTF-8", "Businessshortcode": shortcode}
         messages = [
-            Message(
-                provider=self.name,
-                event=f"stkCallback {body['Body']['stkCallback']['ResultCode']}",
-                reference=push.charge.reference,
-                url=push.callback_url,
-                body=orjson.dumps(body),
-                headers=lambda _: headers,
-                retries=self.simulation.behaviour.mpesa_callback_retries,
+            self.message(
+                push.charge.reference,
+                f"stkCallback {body['Body']['stkCallback']['ResultCode']}",
+                push.callback_url,
+                body,
             )
             for body in bodies
         ]
         return self.simulation.webhooks.send([item for item in messages for _ in range(outcome.copies)])
+
+    # What the other two parts need
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.simulation.clock(), NAIROBI)
+
+    def paid_push(self, receipt: str) -> Push | None:
+        return next((push for push in self.pushes.values() if receipt and push.receipt == receipt), None)
+
+    def message(self, reference: str, event: str, url: str, body: Any) -> Message:
+        shortcode = self.simulation.settings.mpesa_shortcode
+        headers = {"Content-Type": "application/json;charset=UTF-8", "Businessshortcode": shortcode}
+        return Message(
+            provider=self.name,
+            event=event,
+            reference=reference,
+            url=url,
+            body=orjson.dumps(body),
+            headers=lambda _: headers,
+            retries=self.simulation.behaviour.mpesa_callback_retries,
+        )
+
+    def post(self, reference: str, event: str, url: str, body: Any, copies: int) -> asyncio.Task[None] | None:
+        return self.simulation.webhooks.send([self.message(reference, event, url, body)] * copies)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Answer = Literal["normal", "slow", "hang", "drop", "server_error", "refuse", "rate_limited", "html_error"]
-Operation = Literal["collect", "refund"]
+Operation = Literal["collect", "refund", "payout", "purchase"]
 
-PROVIDERS = ("paystack", "mpesa", "stripe", "standardbank_pay", "moniepoint", "cpay", "flutterwave")
+PROVIDERS = ("paystack", "mpesa", "stripe", "standardbank_pay", "moniepoint", "cpay", "flutterwave", "vtpass")
+SELLERS = ("vtpass",)  # of airtime: they do nothing else, and nobody else does it
 MAGIC_DIGITS = 1000  # the last three digits of an amount choose the outcome
 
 
@@ -32,46 +33,52 @@ class Outcome:
     providers: tuple[str, ...] = PROVIDERS
 
 
-BOTH: tuple[Operation, ...] = ("collect", "refund")
+ALL: tuple[Operation, ...] = ("collect", "refund", "payout", "purchase")
 SIGNED = ("paystack", "stripe", "standardbank_pay", "moniepoint", "flutterwave")
 TELL_AMOUNTS = tuple(name for name in PROVIDERS if name != "cpay")  # its answers tell none
 
 OUTCOMES = {
     outcome.name: outcome
     for outcome in (
-        Outcome("success", None, "the customer pays, the webhook tells", operations=BOTH),
-        Outcome("decline", 901, "declined; a refund fails", customer=("decline",), operations=BOTH),
+        Outcome("success", None, "the customer pays, the webhook tells", operations=ALL),
+        Outcome("decline", 901, "declined; a refund fails", customer=("decline",), operations=ALL),
         Outcome("insufficient_funds", 902, "declined for lack of money", customer=("insufficient_funds",)),
         Outcome("cancelled", 903, "the customer cancels (M-Pesa 1032)", customer=("cancel",)),
         Outcome("expired", 904, "nobody acts until the session ends (M-Pesa 1037)", customer=("expire",)),
-        Outcome("silent", 905, "nobody acts, no webhook, queries say pending", customer=(), operations=BOTH),
+        Outcome("silent", 905, "nobody acts, no webhook, queries say pending", customer=(), operations=ALL),
         Outcome("no_answer", 906, "as silent, and queries fail too", customer=(), webhooks=False, queries=False),
         Outcome(
-            "timeout_after_charging", 907, "the charge exists and succeeds, the call hangs", "hang", operations=BOTH
+            "timeout_after_charging", 907, "the charge exists and succeeds, the call hangs", "hang", operations=ALL
         ),
         Outcome("late_success_after_failure", 908, "fails, later succeeds", customer=("decline", "pay")),
-        Outcome("duplicate", 909, "each webhook three times", copies=3, operations=BOTH),
+        Outcome("duplicate", 909, "each webhook three times", copies=3, operations=ALL),
         Outcome("out_of_order", 910, "the final event first, an older one after it", stale_event_after=True),
-        Outcome("wrong_amount", 911, "another amount is paid", wrong_amount=True, providers=TELL_AMOUNTS),
+        Outcome("wrong_amount", 911, "another amount is paid", wrong_amount=True, providers=TELL_AMOUNTS,
+                operations=("collect", "purchase")),
         Outcome("wrong_currency", 912, "another currency is paid", wrong_currency=True, providers=SIGNED),
         Outcome("bad_signature", 913, "webhooks signed with another key", valid_signature=False, providers=SIGNED),
-        Outcome("slow", 914, "the call takes slow_seconds, then is normal", "slow", operations=BOTH),
-        Outcome("server_error", 915, "5xx, nothing charged", "server_error", charges=False, operations=BOTH),
-        Outcome("server_error_after_charging", 916, "5xx, yet charged", "server_error", operations=BOTH),
-        Outcome("refuse", 917, "a documented refusal (4xx; M-Pesa 500)", "refuse", charges=False, operations=BOTH),
-        Outcome("rate_limited", 918, "429, nothing charged", "rate_limited", charges=False, operations=BOTH),
-        Outcome("html_error", 919, "502 and an HTML page, no charge", "html_error", charges=False, operations=BOTH),
+        Outcome("slow", 914, "the call takes slow_seconds, then is normal", "slow", operations=ALL),
+        Outcome("server_error", 915, "5xx, nothing charged", "server_error", charges=False, operations=ALL),
+        Outcome("server_error_after_charging", 916, "5xx, yet charged", "server_error", operations=ALL),
+        Outcome("refuse", 917, "a documented refusal (4xx; M-Pesa 500)", "refuse", charges=False, operations=ALL),
+        Outcome("rate_limited", 918, "429, nothing charged", "rate_limited", charges=False, operations=ALL),
+        Outcome("html_error", 919, "502 and an HTML page, no charge", "html_error", charges=False, operations=ALL),
         Outcome("callback_before_ack", 920, "the webhook arrives before the answer", webhook_before_answer=True),
-        Outcome("webhook_only", 921, "succeeds, queries fail", queries=False),
-        Outcome("query_only", 922, "succeeds, no webhook", webhooks=False, operations=BOTH),
-        Outcome("dropped_after_charging", 923, "charged, the connection breaks in the answer", "drop", operations=BOTH),
+        Outcome("webhook_only", 921, "succeeds, queries fail", queries=False, operations=("collect", "purchase")),
+        Outcome("query_only", 922, "succeeds, no webhook", webhooks=False, operations=ALL),
+        Outcome("dropped_after_charging", 923, "charged, the connection breaks in the answer", "drop", operations=ALL),
         Outcome("fee_on_top", 924, "the customer pays the fee on top", fee_on_top=True,
                 providers=("paystack", "flutterwave")),
         Outcome("needs_attention", 925, "the refund stops for bank details",
                 customer=("needs_attention",), operations=("refund",), providers=("paystack",)),
-        Outcome("asynchronous", 926, "first processing, later paid", customer=("process", "pay"), providers=SIGNED),
+        Outcome("asynchronous", 926, "first processing, later paid", customer=("process", "pay"),
+                providers=(*SIGNED, *SELLERS), operations=("collect", "purchase")),
         Outcome("asynchronous_failure", 927, "first processing, later declined",
-                customer=("process", "decline"), providers=SIGNED),
+                customer=("process", "decline"), providers=(*SIGNED, *SELLERS), operations=("collect", "purchase")),
+        Outcome("late_failure", 928, "succeeds, and fails or is sent back later",
+                customer=("pay", "reverse"), operations=("refund", "payout", "purchase")),
+        Outcome("needs_otp", 929, "the transfer waits for the merchant's code",
+                customer=("otp", "pay"), operations=("payout",)),
     )
 }  # fmt: skip
 BY_CODE = {outcome.code: outcome for outcome in OUTCOMES.values() if outcome.code is not None}
@@ -96,16 +103,22 @@ def table() -> list[dict[str, Any]]:
             "amount_ends_with": outcome.code,
             "mpesa_phone": phones.get(outcome.name),
             "operations": list(outcome.operations),
-            "providers": list(outcome.providers),
+            "providers": [name for name in outcome.providers if any(can(name, each) for each in outcome.operations)],
             "description": outcome.description,
         }
         for outcome in OUTCOMES.values()
     ]
 
 
+def can(provider: str, operation: str) -> bool:
+    return (provider in SELLERS) == (operation == "purchase")
+
+
 def supports(provider: str, name: str, operation: str) -> bool:
     outcome = OUTCOMES.get(name)
-    return outcome is not None and provider in outcome.providers and operation in outcome.operations
+    if outcome is None or not can(provider, operation):
+        return False
+    return provider in outcome.providers and operation in outcome.operations
 
 
 class UnknownOutcome(ValueError):
@@ -157,7 +170,7 @@ class Overrides:
                     queue.pop(0)
             return override.decision
         for outcome in magic:
-            if outcome is not None and provider in outcome.providers and operation in outcome.operations:
+            if outcome is not None and supports(provider, outcome.name, operation):
                 return Decision(outcome)
         return Decision(OUTCOMES["success"])
 

@@ -1,4 +1,4 @@
-"""Paystack: hosted checkout, queries and refunds under `/paystack`, `charge.*` and `refund.*` webhooks.
+"""Paystack: hosted checkout, direct charges, queries, refunds and transfers under `/paystack`, and their webhooks.
 
 Paystack has no idempotency key: the reference is the only guard, and it stays used up even after a failure.
 Only a success is told by webhook; a decline must be asked for.
@@ -15,6 +15,9 @@ from starlette.routing import Route
 
 from payflow.simulator import paystack_objects as shapes
 from payflow.simulator.outcomes import Decision, for_amount
+from payflow.simulator.paystack_charges import Charges
+from payflow.simulator.paystack_disputes import ACTIONS as DISPUTES
+from payflow.simulator.paystack_disputes import dispute
 from payflow.simulator.paystack_http import (
     Refused,
     echoed_metadata,
@@ -27,6 +30,7 @@ from payflow.simulator.paystack_http import (
 )
 from payflow.simulator.paystack_objects import Transaction
 from payflow.simulator.paystack_refunds import Refunds
+from payflow.simulator.paystack_transfers import Transfers
 from payflow.simulator.state import Charge, NoSuchCharge, NotPossible, Simulation, reply, token
 from payflow.simulator.webhooks import Message, paystack_headers
 
@@ -44,10 +48,13 @@ class Paystack:
         self.by_id: dict[int, Transaction] = {}
         self.by_access_code: dict[str, Transaction] = {}
         self.refunds = Refunds(simulation, self)
+        self.charges = Charges(simulation, self)
+        self.transfers = Transfers(simulation, self.notify)
 
     def reset(self) -> None:
         for store in (self.transactions, self.by_id, self.by_access_code, self.refunds.refunds):
             store.clear()
+        self.transfers.reset()
 
     def routes(self) -> list[Route]:
         calls = [
@@ -55,10 +62,18 @@ class Paystack:
             ("GET", "/transaction/verify/{reference:path}", self.verify),
             ("GET", "/transaction", self.list_transactions),
             ("GET", "/transaction/{id}", self.fetch),
+            ("POST", "/charge", self.charges.create),
+            ("POST", "/charge/submit_{step}", self.charges.submit),
             ("GET", "/charge/{reference:path}", self.check),
             ("POST", "/refund", self.refunds.create),
             ("GET", "/refund", self.refunds.list_all),
             ("GET", "/refund/{id}", self.refunds.fetch),
+            ("GET", "/bank", self.transfers.banks),
+            ("GET", "/bank/resolve", self.transfers.resolve),
+            ("POST", "/transferrecipient", self.transfers.create_recipient),
+            ("POST", "/transfer", self.transfers.create),
+            ("POST", "/transfer/finalize_transfer", self.transfers.finalize),
+            ("GET", "/transfer/verify/{reference}", self.transfers.verify),
         ]
         return [Route(path, self.guarded(endpoint), methods=[method]) for method, path, endpoint in calls]
 
@@ -203,7 +218,15 @@ class Paystack:
     # What the customer does
 
     def act(self, charge: Charge, action: str) -> asyncio.Task[None] | None:
+        if charge.reference not in self.transactions:
+            return self.transfers.act(self.transfers.transfers[charge.reference], action)
         transaction = self.transactions[charge.reference]
+        if action.startswith("send_"):
+            self.charges.ask(charge, action)
+            return None
+        if action in DISPUTES:
+            event = dispute(transaction, action, self.simulation.next_id(), self.simulation.clock())
+            return self.notify(charge, [event])
         match action:
             case "pay":
                 return self.pay(transaction)

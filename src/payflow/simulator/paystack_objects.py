@@ -65,6 +65,8 @@ class Transaction:
     gateway_response: str = "The transaction was not completed"
     paid_at: float | None = None
     refunds: list[Refund] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)  # of a direct charge, those that are left
+    waiting: str = ""  # what a direct charge waits for, in the words of its answers
 
     @property
     def reference(self) -> str:
@@ -238,8 +240,10 @@ def listed(transaction: Transaction) -> dict[str, Any]:
 
 
 def checked(transaction: Transaction) -> dict[str, Any]:
-    """The answer of `GET /charge/{reference}`."""
+    """The answer of `GET /charge/{reference}`. A direct charge under way tells its step, which verify does not."""
     full = common(transaction)
+    if transaction.waiting and transaction.status in ("ongoing", "pending"):
+        full["status"] = transaction.waiting
     names = ("amount", "currency", "reference", "domain", "gateway_response", "message", "channel", "fees", "status")
     no_card = dict.fromkeys((*CARD, "signature"), "") | {"authorization_code": None, "reusable": False}
     card = {**no_card, **full["authorization"]}

@@ -13,7 +13,7 @@ from payflow.simulator.paystack_objects import Refund, Transaction
 from payflow.simulator.state import Charge, NotPossible, Simulation, iso, reply
 
 INTEGRATION = 463433
-WORDS = {"pay": "processed", "decline": "failed", "needs_attention": "needs-attention"}
+WORDS = {"pay": "processed", "decline": "failed", "reverse": "failed", "needs_attention": "needs-attention"}
 
 
 class Collecting(Protocol):
@@ -84,21 +84,24 @@ class Refunds:
         return refund
 
     async def live(self, refund: Refund, decision: Decision) -> None:
-        """pending → processing → the end, each told by webhook."""
+        """pending → processing → the end, and perhaps a late failure, each told by webhook."""
         outcome = decision.outcome
-        end = [WORDS[action] for action in outcome.customer[:1]]
+        end = [WORDS[action] for action in outcome.customer]
         for status in ("pending", *(["processing", *end] if end else [])):
             if status != "pending":
                 await asyncio.sleep(self.simulation.delay(decision))
-            if refund.status in ("processed", "failed"):
+            if refund.status == "failed" or (refund.status == "processed" and status != "failed"):
                 return
             task = self.move(refund, status, outcome.copies, tell=outcome.webhooks)
             if task is not None:
                 await task
 
     def move(self, refund: Refund, status: str, copies: int = 1, *, tell: bool = True) -> asyncio.Task[None] | None:
-        refund.status, refund.updated_at = status, self.simulation.clock()
         transaction, charge = refund.transaction, refund.transaction.charge
+        if refund.status == "processed":  # a late failure: the merchant has the money again
+            charge.refunded -= refund.amount
+            transaction.status = "success"
+        refund.status, refund.updated_at = status, self.simulation.clock()
         if status == "processed":
             charge.refunded += refund.amount
             if charge.refunded >= charge.money_taken:
@@ -109,7 +112,7 @@ class Refunds:
     def act(self, transaction: Transaction, action: str) -> asyncio.Task[None] | None:
         status = {"refund_settle": "processed", "refund_fail": "failed"}.get(action, "needs-attention")
         for refund in reversed(transaction.refunds):
-            if refund.status not in ("processed", "failed"):
+            if refund.status not in ("processed", "failed") or (refund.status, status) == ("processed", "failed"):
                 return self.move(refund, status)
         raise NotPossible("no refund is open")
 

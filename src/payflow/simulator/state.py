@@ -133,12 +133,12 @@ class Journal:
 
     def describe(self, key: tuple[str, str]) -> dict[str, Any]:
         charges, submissions = self.charges.get(key, []), self.submissions.get(key, [])
-        collects = [item for item in submissions if item.operation == "collect"]
+        refunds = [item for item in submissions if item.operation == "refund"]
         return {
             "provider": key[0],
             "reference": key[1],
-            "submissions": len(collects),
-            "refund_submissions": len(submissions) - len(collects),
+            "submissions": len(submissions) - len(refunds),
+            "refund_submissions": len(refunds),
             "charges": len(charges),
             "money_taken_minor": sum(charge.money_taken for charge in charges),
             "refunded_minor": sum(charge.refunded for charge in charges),

@@ -1,4 +1,4 @@
-"""Stripe under `/stripe/v1`: Checkout Sessions, PaymentIntents, refunds, events, balance.
+"""Stripe under `/stripe/v1`: Checkout Sessions, PaymentIntents, refunds, disputes, events, balance.
 
 Here are the calls that change something; `Lifecycle` has the moves, `Reads` the queries, `Gateway` what calls share.
 """
@@ -14,6 +14,7 @@ from payflow.simulator import stripe_forms as forms
 from payflow.simulator import stripe_objects as shapes
 from payflow.simulator.outcomes import Decision, Operation, for_amount
 from payflow.simulator.state import Charge, NoSuchCharge, NotPossible, Simulation, reply
+from payflow.simulator.stripe_disputes import Disputes
 from payflow.simulator.stripe_forms import Invalid
 from payflow.simulator.stripe_http import Call, Executed, Gateway, Handler, failure, reference_of
 from payflow.simulator.stripe_lifecycle import DECLINES, Lifecycle
@@ -33,6 +34,7 @@ class Stripe:
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
         self.lifecycle = Lifecycle(simulation)
+        self.disputes = Disputes(self.lifecycle)
         self.gateway = Gateway(simulation, self)
         self.reads = Reads(simulation, self.lifecycle)
 
@@ -41,7 +43,7 @@ class Stripe:
         self.gateway.keys.clear()
 
     def act(self, charge: Charge, action: str) -> asyncio.Task[None] | None:
-        return self.lifecycle.act(charge, action)
+        return (self.disputes if action.startswith("dispute") else self.lifecycle).act(charge, action)
 
     def routes(self) -> list[Route]:
         posts: list[tuple[str, Handler, Any]] = [
@@ -52,6 +54,8 @@ class Stripe:
             ("/v1/payment_intents/{id}/cancel", self.cancel_intent, forms.CANCEL_INTENT),
             ("/v1/payment_intents/{id}/capture", self.capture_intent, forms.CAPTURE_INTENT),
             ("/v1/refunds", self.create_refund, forms.CREATE_REFUND),
+            ("/v1/refunds/{id}/cancel", self.cancel_refund, forms.EXPAND),
+            ("/v1/disputes/{id}/close", self.close_dispute, forms.EXPAND),
         ]
         return [
             *(Route(path, self.gateway.call(handler, known), methods=["POST"]) for path, handler, known in posts),
@@ -196,8 +200,10 @@ class Stripe:
             lifecycle.decline(intent, *DECLINES[actions[0]], call.cause)
         else:
             lifecycle.act(charge, actions[0])
-        if course is None or course == "refund":
+        if not isinstance(course, tuple) and course != "authenticate":
             self.simulation.plan(self, charge, done=1)
+        if course in ("dispute", "dispute_inquiry") and intent.status == "succeeded":
+            self.simulation.tasks.spawn(self.simulation.live(self, charge, (course,)))
         if intent.last_payment_error is not None:
             return reply({"error": {**intent.last_payment_error, "payment_intent": shapes.show_intent(intent)}}, 402)
         return self.reads.show(shapes.show_intent(intent), call.params)
@@ -268,6 +274,8 @@ class Stripe:
             raise Invalid(
                 f"Refund amount ({amount}) is greater than unrefunded amount on charge ({remaining})", None, "amount"
             )
+        if any(item.withheld for item in self.lifecycle.disputes.values() if item.card is card):
+            raise Invalid(f"Charge {card.id} has been charged back; cannot issue a refund.", "charge_disputed")
         charge = card.intent.charge
         decision = self.choose("refund", [amount] if params.get("amount") else [])
         outcome = decision.outcome
@@ -278,9 +286,25 @@ class Stripe:
         if not outcome.charges:
             return Executed(failure(outcome.answer))
         status, later = refund_course(card.intent.payment_method, outcome.customer)
-        refund = self.lifecycle.open_refund(card, amount, status, reason, metadata, call.cause)
+        refund = self.lifecycle.open_refund(card, amount, status, reason, metadata, call.cause, outcome)
         self.simulation.tasks.spawn(self.lifecycle.live_refund(refund, later, decision))
         return Executed(self.reads.show(shapes.show_refund(refund), params), decision)
+
+    def cancel_refund(self, call: Call) -> Executed:
+        refund = self.reads.refund(call)
+        if refund.status != "requires_action":
+            raise Invalid(f"A refund with a status of {refund.status} cannot be canceled.")
+        self.lifecycle.settle_refund(refund, "canceled")
+        return Executed(self.reads.show(shapes.show_refund(refund), call.params))
+
+    def close_dispute(self, call: Call) -> Executed:
+        """The merchant accepts it."""
+        dispute = self.reads.dispute(call)
+        try:
+            self.disputes.close(dispute, "lost")
+        except NotPossible:
+            raise Invalid("This dispute is already closed.") from None
+        return Executed(self.reads.show(shapes.show_dispute(dispute), call.params))
 
     def charge_to_refund(self, params: Mapping[str, Any]) -> CardCharge:
         name = params.get("charge")
@@ -315,6 +339,6 @@ def refund_course(payment_method: str | None, customer: tuple[str, ...]) -> tupl
     """The status at once and those that follow. A card refund normally has succeeded when the call answers."""
     if payment_method == "pm_card_pendingRefund":
         return "pending", ["succeeded"]
-    if payment_method == "pm_card_refundFail" or customer[:1] == ("decline",):
+    if payment_method == "pm_card_refundFail" or "decline" in customer or "reverse" in customer:
         return "succeeded", ["failed"]
     return ("succeeded", []) if customer else ("pending", [])

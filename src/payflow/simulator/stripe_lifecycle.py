@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 
 from payflow.simulator import stripe_objects as shapes
-from payflow.simulator.outcomes import Decision
+from payflow.simulator.outcomes import Decision, Outcome
 from payflow.simulator.state import Charge, NotPossible, Simulation
-from payflow.simulator.stripe_objects import CardCharge, Intent, Refund, Session, new_id
+from payflow.simulator.stripe_objects import CardCharge, Dispute, Intent, Refund, Session, new_id
 from payflow.simulator.webhooks import Message, stripe_headers
 
 Told = tuple[str, dict[str, Any], dict[str, Any] | None]  # event type, object, previous attributes
@@ -28,11 +28,13 @@ class Lifecycle:
         self.sessions: dict[str, Session] = {}
         self.cards: dict[str, CardCharge] = {}
         self.refunds: dict[str, Refund] = {}
+        self.disputes: dict[str, Dispute] = {}
         self.events: dict[str, dict[str, Any]] = {}
         self.by_charge: dict[str, Intent | Session] = {}
 
     def reset(self) -> None:
-        for store in (self.intents, self.sessions, self.cards, self.refunds, self.events, self.by_charge):
+        stores = (self.intents, self.sessions, self.cards, self.refunds, self.disputes, self.events, self.by_charge)
+        for store in stores:
             store.clear()
 
     def now(self) -> int:
@@ -41,10 +43,12 @@ class Lifecycle:
     # Events
 
     def tell(
-        self, charge: Charge, told: list[Told], cause: dict[str, Any] | None = None, copies: int | None = None
+        self, charge: Charge, told: list[Told], cause: dict[str, Any] | None = None, outcome: Outcome | None = None
     ) -> asyncio.Task[None] | None:
-        """Copies carry the same event id. `cause` is the API request, absent when Stripe itself acted."""
-        outcome, behaviour, settings = charge.outcome, self.simulation.behaviour, self.simulation.settings
+        """Copies carry the same event id. `cause` is the API request, absent when Stripe itself acted. A refund has an
+        outcome of its own."""
+        outcome = outcome or charge.outcome
+        behaviour, settings = self.simulation.behaviour, self.simulation.settings
         events = [self.event(*item, cause) for item in told]
         if not outcome.webhooks:
             return None
@@ -62,7 +66,7 @@ class Lifecycle:
             )
             for event in events
         ]
-        return self.simulation.webhooks.send([item for item in messages for _ in range(copies or outcome.copies)])
+        return self.simulation.webhooks.send([item for item in messages for _ in range(outcome.copies)])
 
     def event(
         self, kind: str, shown: dict[str, Any], previous: dict[str, Any] | None, cause: dict[str, Any] | None
@@ -282,8 +286,9 @@ class Lifecycle:
         reason: str | None,
         metadata: dict[str, str],
         cause: dict[str, Any],
+        outcome: Outcome,
     ) -> Refund:
-        refund = Refund(new_id("re"), card, amount, self.now(), reason, metadata, status)
+        refund = Refund(new_id("re"), card, amount, self.now(), reason, metadata, status, outcome=outcome)
         self.refunds[refund.id] = refund
         card.amount_refunded += amount
         card.intent.charge.refunded += amount
@@ -292,37 +297,44 @@ class Lifecycle:
             ("refund.created", shapes.show_refund(refund), None),
             ("charge.refunded", shapes.show_charge(card), before),
         ]
-        self.tell(card.intent.charge, told, cause)
+        self.tell(card.intent.charge, told, cause, outcome)
         return refund
 
-    def settle_refund(self, refund: Refund, status: str, copies: int | None = None) -> asyncio.Task[None] | None:
+    def settle_refund(self, refund: Refund, status: str) -> asyncio.Task[None] | None:
         """A refund that had succeeded may still fail: the money then comes back."""
-        if refund.status in ("failed", "canceled") or refund.status == status:
+        waiting = refund.status in ("pending", "requires_action")
+        if refund.status == status or not (waiting or (refund.status == "succeeded" and status == "failed")):
             raise NotPossible(f"the refund is {refund.status}")
         before, card = {"status": refund.status}, refund.card
         refund.status = status
         kinds = ["refund.updated", "charge.refund.updated"]
-        if status == "failed":
-            refund.failure_reason = "expired_or_canceled_card"
+        if status in ("failed", "canceled"):
             card.amount_refunded -= refund.amount
             card.intent.charge.refunded -= refund.amount
+        if status == "failed":
+            refund.failure_reason = "expired_or_canceled_card"
             kinds = ["refund.failed", "charge.refund.updated"]
         shown = shapes.show_refund(refund)
         told: list[Told] = [(kind, shown, before if kind.endswith(".updated") else None) for kind in kinds]
-        return self.tell(card.intent.charge, told, copies=copies)
+        return self.tell(card.intent.charge, told, outcome=refund.outcome)
 
     async def live_refund(self, refund: Refund, steps: list[str], decision: Decision) -> None:
         for status in steps:
             await asyncio.sleep(self.simulation.delay(decision))
             try:
-                task = self.settle_refund(refund, status, decision.outcome.copies)
+                task = self.settle_refund(refund, status)
             except NotPossible:
                 return
             if task is not None:
                 await task
 
     def act_on_refund(self, charge: Charge, action: str) -> asyncio.Task[None] | None:
-        statuses = {"refund_settle": "succeeded", "refund_fail": "failed"}
+        statuses = {
+            "refund_settle": "succeeded",
+            "refund_fail": "failed",
+            "refund_cancel": "canceled",
+            "refund_needs_attention": "requires_action",
+        }
         for refund in reversed(self.refunds.values()):
             if refund.card.intent.charge is charge and action in statuses:
                 return self.settle_refund(refund, statuses[action])

@@ -4,6 +4,7 @@ import string
 from dataclasses import dataclass, field
 from typing import Any
 
+from payflow.simulator.outcomes import OUTCOMES, Outcome
 from payflow.simulator.state import Charge, token
 
 ID_ALPHABET = string.ascii_letters + string.digits
@@ -27,6 +28,8 @@ CARDS: dict[str, tuple[str, str] | str | None] = {
     "pm_card_chargeDeclinedProcessingError": ("processing_error", "processing_error"),
     **dict.fromkeys(("pm_card_authenticationRequired", "pm_card_threeDSecure2Required"), "authenticate"),
     **dict.fromkeys(("pm_card_pendingRefund", "pm_card_refundFail"), "refund"),
+    **dict.fromkeys(("pm_card_createDispute", "pm_card_createDisputeProductNotReceived"), "dispute"),
+    "pm_card_createDisputeInquiry": "dispute_inquiry",
 }
 MESSAGES = {
     "insufficient_funds": "Your card has insufficient funds.",
@@ -117,6 +120,21 @@ class Refund:
     metadata: dict[str, str]
     status: str = "pending"
     failure_reason: str | None = None
+    outcome: Outcome = OUTCOMES["success"]
+
+
+@dataclass
+class Dispute:
+    id: str
+    card: CardCharge
+    amount: int
+    created: int
+    status: str
+
+    @property
+    def withheld(self) -> int:
+        """What the bank has taken from the balance: nothing while it only asks."""
+        return self.amount if self.status in ("needs_response", "under_review", "lost") else 0
 
 
 def show_intent(intent: Intent) -> dict[str, Any]:
@@ -306,6 +324,44 @@ def show_refund(refund: Refund) -> dict[str, Any]:
         shown["failure_reason"] = refund.failure_reason
         shown["failure_balance_transaction"] = f"txn_failed{refund.id[3:]}"
     return shown
+
+
+EVIDENCE = (
+    "access_activity_log billing_address cancellation_policy cancellation_policy_disclosure cancellation_rebuttal "
+    "customer_communication customer_email_address customer_name customer_purchase_ip customer_signature "
+    "duplicate_charge_documentation duplicate_charge_explanation duplicate_charge_id product_description receipt "
+    "refund_policy refund_policy_disclosure refund_refusal_explanation service_date service_documentation "
+    "shipping_address shipping_carrier shipping_date shipping_documentation shipping_tracking_number "
+    "uncategorized_file uncategorized_text"
+)
+
+
+def show_dispute(dispute: Dispute) -> dict[str, Any]:
+    intent, inquiry = dispute.card.intent, dispute.status.startswith("warning_")
+    return {
+        "id": dispute.id,
+        "object": "dispute",
+        "amount": dispute.amount,
+        "balance_transactions": [],
+        "charge": dispute.card.id,
+        "created": dispute.created,
+        "currency": intent.currency,
+        "enhanced_eligibility_types": [],
+        "evidence": dict.fromkeys(EVIDENCE.split()),
+        "evidence_details": {
+            "due_by": dispute.created + 7 * 24 * 3600,
+            "has_evidence": False,
+            "past_due": False,
+            "submission_count": 0,
+        },
+        "is_charge_refundable": inquiry,
+        "livemode": False,
+        "metadata": {},
+        "payment_intent": intent.id,
+        "payment_method_details": {"card": {"brand": "visa", "network_reason_code": "10.4"}, "type": "card"},
+        "reason": "fraudulent",
+        "status": dispute.status,
+    }
 
 
 def card_error(intent: Intent, card: CardCharge, code: str, decline_code: str) -> dict[str, Any]:

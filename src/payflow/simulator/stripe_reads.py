@@ -12,13 +12,14 @@ from payflow.simulator.state import Charge, Simulation, reply
 from payflow.simulator.stripe_forms import Invalid
 from payflow.simulator.stripe_http import Call, Executed, Handler
 from payflow.simulator.stripe_lifecycle import Lifecycle
-from payflow.simulator.stripe_objects import CardCharge, Intent, Refund, Session
+from payflow.simulator.stripe_objects import CardCharge, Dispute, Intent, Refund, Session
 
 EXPANDABLE = {
     "checkout.session": ("payment_intent",),
     "payment_intent": ("latest_charge",),
     "refund": ("charge", "payment_intent"),
     "charge": ("payment_intent",),
+    "dispute": ("charge", "payment_intent"),
 }
 COMPARISONS = {
     "gt": lambda left, right: left > right,
@@ -44,6 +45,8 @@ class Reads:
             ("/v1/charges/{id}", self.get_charge, forms.EXPAND),
             ("/v1/refunds", self.list_refunds, {**of_intent, "charge": forms.ANY}),
             ("/v1/refunds/{id}", self.get_refund, forms.EXPAND),
+            ("/v1/disputes", self.list_disputes, {**of_intent, "charge": forms.ANY}),
+            ("/v1/disputes/{id}", self.get_dispute, forms.EXPAND),
             ("/v1/events", self.list_events, events),
             ("/v1/events/{id}", self.get_event, forms.EXPAND),
             ("/v1/balance", self.get_balance, forms.EXPAND),
@@ -82,12 +85,24 @@ class Reads:
             raise missing("charge", call.path["id"], "id")
         return Executed(self.show(shapes.show_charge(card), call.params))
 
-    def get_refund(self, call: Call) -> Executed:
+    def refund(self, call: Call) -> Refund:
         refund = self.lifecycle.refunds.get(call.path["id"])
         if refund is None:
             raise missing("refund", call.path["id"], "id")
         self.refuse_if_mute(refund.card.intent.charge, call)
-        return Executed(self.show(shapes.show_refund(refund), call.params))
+        return refund
+
+    def dispute(self, call: Call) -> Dispute:
+        dispute = self.lifecycle.disputes.get(call.path["id"])
+        if dispute is None:
+            raise missing("dispute", call.path["id"], "dispute")
+        return dispute
+
+    def get_refund(self, call: Call) -> Executed:
+        return Executed(self.show(shapes.show_refund(self.refund(call)), call.params))
+
+    def get_dispute(self, call: Call) -> Executed:
+        return Executed(self.show(shapes.show_dispute(self.dispute(call)), call.params))
 
     def get_event(self, call: Call) -> Executed:
         event = self.lifecycle.events.get(call.path["id"])
@@ -99,6 +114,8 @@ class Reads:
         totals: dict[str, int] = defaultdict(int)
         for card in self.lifecycle.cards.values():
             totals[card.intent.currency] += card.amount_captured - card.amount_refunded
+        for dispute in self.lifecycle.disputes.values():
+            totals[dispute.card.intent.currency] -= dispute.withheld
         rows = [
             {"amount": amount, "currency": currency, "source_types": {"card": amount}}
             for currency, amount in (totals or {"usd": 0}).items()
@@ -130,6 +147,15 @@ class Reads:
             if intent in (None, item.card.intent.id) and charge in (None, item.card.id)
         ]
         return self.page(rows, call, "/v1/refunds")
+
+    def list_disputes(self, call: Call) -> Executed:
+        intent, charge = call.params.get("payment_intent"), call.params.get("charge")
+        rows = [
+            shapes.show_dispute(item)
+            for item in self.lifecycle.disputes.values()
+            if intent in (None, item.card.intent.id) and charge in (None, item.card.id)
+        ]
+        return self.page(rows, call, "/v1/disputes")
 
     def list_events(self, call: Call) -> Executed:
         params, delivered = call.params, self.delivered()

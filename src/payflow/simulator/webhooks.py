@@ -1,4 +1,4 @@
-"""Sends the webhooks, in order within one change, and again while the receiver does not answer 2xx.
+"""Sends the webhooks, in order within one change, and again while the receiver does not answer 2xx (VTPass: its words).
 
 Signing is done here from the providers' documents and not with the service's own code; each try is signed anew, as
 Stripe does.
@@ -46,6 +46,7 @@ class Message:
     headers: Callable[[bytes], Headers]
     retries: int = 0
     identity: str = ""  # the event's own id, where the provider has one
+    wanted_answer: Any = None  # what the receiver has to answer, beside its 2xx
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Delivery:
     created_at: float
     tries: list[dict[str, Any]] = field(default_factory=list)
     delivered: bool = False
+    answer: bytes = b""  # of the last try
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -139,8 +141,8 @@ class Webhooks:
                 headers=message.headers(message.body),
                 timeout=self.behaviour.webhook_timeout_seconds,
             )
-            result["status"] = response.status_code
-            delivery.delivered = delivery.delivered or response.is_success
+            result["status"], delivery.answer = response.status_code, response.content
+            delivery.delivered = delivery.delivered or (response.is_success and fits(message.wanted_answer, response))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             result["error"] = f"{type(error).__name__}: {error}"
         delivery.tries.append(result)
@@ -158,3 +160,10 @@ class Webhooks:
         if self.client is not None:
             await self.client.aclose()
             self.client = None
+
+
+def fits(wanted: Any, response: httpx.Response) -> bool:
+    try:
+        return wanted is None or bool(response.json() == wanted)
+    except ValueError:
+        return False

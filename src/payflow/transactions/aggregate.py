@@ -11,9 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from payflow.core.money import Money
-from payflow.events.types import Event
+from payflow.events.types import Event, Origin
 from payflow.gateway.contract import Customer, Failure, Operation, Query
-from payflow.ledger.journals import Journal
+from payflow.ledger.journals import Hold, Journal, Reversals
 from payflow.transactions.lifecycle import Kind, Status
 
 
@@ -103,9 +103,45 @@ class Transaction:
     ended_at: datetime | None = None
 
 
+class RefundStatus(StrEnum):
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    UNDER_REVIEW = "under_review"
+
+
+@dataclass(slots=True)
+class Refund:
+    """Money on its way back. `attempt_id` is its one order to the provider, `payment_attempt_id` what is given back,
+    `reference` what the owner knows it as."""
+
+    id: UUID
+    transaction_id: UUID
+    user_id: UUID
+    attempt_id: UUID
+    payment_attempt_id: UUID
+    reference: str
+    amount: Money
+    created_at: datetime
+    updated_at: datetime
+    status: RefundStatus = RefundStatus.PENDING
+    reason: str | None = None
+    failure: Failure | None = None
+    check_count: int = 0
+    next_check_at: datetime | None = None
+
+
 @dataclass(slots=True)
 class Unit:
-    """The changes to one transaction in one database transaction. `base_version` guards the write."""
+    """The changes to one transaction in one database transaction. `base_version` guards the write.
+
+    `refunds` by the id of their attempts: all of the transaction's, wherever a refund is in question; `holds` by what they are
+    for, wherever a wallet is in question, with what it has available and how it stands (`wallet_minor`,
+    `wallet_status`, locked), and `beside`, the units of the
+    same wallet in this database transaction. `reversals` by attempt, wherever one may be made or undone. `freeze` is why the
+    wallet is frozen. `told` and `posted` were written before, see `saved`.
+    """
 
     transaction: Transaction
     attempts: dict[UUID, Attempt]
@@ -113,16 +149,77 @@ class Unit:
     events: list[Event] = field(default_factory=list)
     journals: list[Journal] = field(default_factory=list)
     touched: set[UUID] = field(default_factory=set)
+    refunds: dict[UUID, Refund] = field(default_factory=dict)
+    touched_refunds: set[UUID] = field(default_factory=set)
+    holds: dict[UUID, Hold] = field(default_factory=dict)
+    new_holds: list[Hold] = field(default_factory=list)
+    ended_holds: list[Hold] = field(default_factory=list)
+    wallet_minor: int | None = None
+    wallet_status: str = "active"
+    beside: list["Unit"] = field(default_factory=list)
+    reversals: dict[UUID, Reversals] = field(default_factory=dict)
+    freeze: str | None = None
     dirty: bool = False
+    told: list[Event] = field(default_factory=list)
+    posted: list[Journal] = field(default_factory=list)
+    saved_status: Status | None = None
 
     @classmethod
     def of(cls, transaction: Transaction, attempts: Sequence[Attempt]) -> "Unit":
-        return cls(transaction, {attempt.id: attempt for attempt in attempts}, transaction.version)
+        by_id = {attempt.id: attempt for attempt in attempts}
+        return cls(transaction, by_id, transaction.version, saved_status=transaction.status)
+
+    def saved(self) -> None:
+        """All of it was written in this database transaction, and more is to follow: begin anew from here. What is told and
+        was posted is kept for who publishes, and for what a wallet has left."""
+        self.told += self.events
+        self.posted += self.journals
+        self.events, self.journals, self.new_holds, self.ended_holds = [], [], [], []
+        self.touched, self.touched_refunds = set(), set()
+        self.base_version, self.saved_status = self.transaction.version, self.transaction.status
+        self.dirty, self.freeze = False, None
+
+    @property
+    def available(self) -> int | None:
+        """What the wallet has left after all that was decided so far in this database transaction. None without a wallet."""
+        if self.wallet_minor is None:
+            return None
+        of = self.transaction
+        return self.wallet_minor - sum(
+            line.amount_minor
+            for unit in self.beside or [self]
+            for journal in (*unit.posted, *unit.journals)
+            for line in journal.lines
+            if (line.code, line.user_id, line.currency) == ("wallet", of.user_id, of.amount.currency)
+        )
 
     @property
     def changed(self) -> bool:
-        return bool(self.dirty or self.events or self.touched)
+        return bool(self.dirty or self.events or self.touched or self.touched_refunds)
 
     def touch(self, attempt: Attempt, now: datetime) -> None:
         attempt.updated_at = now
         self.touched.add(attempt.id)
+
+
+class Source(StrEnum):
+    """Where an answer came from. Only an answer to us, and no webhook, may ask the customer to act again."""
+
+    INITIATION = "initiation"
+    SUBMISSION = "submission"
+    WEBHOOK = "webhook"
+    QUERY = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who, when, and whether another attempt may still follow this one."""
+
+    source: Source
+    origin: Origin
+    now: datetime
+    last_attempt: bool = True
+
+
+ACCOUNT: Mapping[Kind, str] = {Kind.PAYMENT: "sales", Kind.FUNDING: "wallet"}
+"""The owner's account that a collection is posted to."""

@@ -5,6 +5,7 @@ provider, so that a flood of hints cannot become a flood of queries.
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,12 +15,26 @@ from payflow.core.clock import Clock
 from payflow.core.logging import get_logger
 from payflow.core.settings import Settings
 from payflow.events.types import Actor, Origin
-from payflow.gateway.contract import Cancels, Collects, Credentials, Failure, Query, Result, Verdict
+from payflow.gateway.contract import (
+    Cancels,
+    Collects,
+    Credentials,
+    Failure,
+    Operation,
+    PaysOut,
+    Provider,
+    Query,
+    RefundQuery,
+    Refunds,
+    Result,
+    SellsAirtime,
+    Verdict,
+)
 from payflow.gateway.registry import Registry
+from payflow.gateway.signing import CallbackUrls
 from payflow.infra.redis import AWAY, Redis
-from payflow.transactions.aggregate import NEVER_SENT, Attempt, Transaction, Unit
+from payflow.transactions.aggregate import NEVER_SENT, Attempt, AttemptStatus, Source, Transaction, Unit
 from payflow.transactions.service import Answer, Transactions
-from payflow.transactions.settle import Source
 
 log = get_logger(__name__)
 
@@ -69,10 +84,17 @@ class Budget:
 
 class Checks:
     def __init__(
-        self, transactions: Transactions, registry: Registry, redis: Redis, clock: Clock, settings: Settings
+        self,
+        transactions: Transactions,
+        registry: Registry,
+        callback_urls: CallbackUrls,
+        redis: Redis,
+        clock: Clock,
+        settings: Settings,
     ) -> None:
         self._transactions = transactions
         self._registry = registry
+        self._callback_urls = callback_urls
         self._clock = clock
         self._budget = Budget(redis, settings.redis_prefix, settings.provider_checks_per_minute)
         seconds = settings.check_min_interval_seconds
@@ -84,8 +106,61 @@ class Checks:
         if found is None:
             return None
         transaction, attempts = found
-        asked = [attempt for attempt in attempts if attempt.status not in NEVER_SENT] or attempts
+        moving = [attempt for attempt in attempts if attempt.operation is not Operation.REFUND]
+        asked = [attempt for attempt in moving if attempt.status not in NEVER_SENT] or moving
         return await self.ask(transaction, asked[-1], origin=origin)
+
+    async def check_refunds(
+        self, transaction_id: UUID, *, origin: Origin | None = None, completed_too: bool = False
+    ) -> list[Report]:
+        """Ask about every refund of a transaction that has not ended; of those completed too, which may fail late."""
+        found = await self._transactions.repository.get(transaction_id, None)
+        waiting = {*_WAITING, AttemptStatus.SUCCEEDED} if completed_too else _WAITING
+        reports = []
+        for attempt in found[1] if found else []:
+            if attempt.operation is Operation.REFUND and attempt.status in waiting:
+                assert found is not None
+                reports.append(await self.ask(found[0], attempt, origin=origin))
+        return reports
+
+    async def check_refund_due(self, transaction_id: UUID, attempt_id: UUID) -> Report | None:
+        """The timer's check of a refund. A provider that was not asked is not forgotten."""
+        found = await self._transactions.repository.find_attempt(attempt_id, None)
+        if found is None:
+            return None
+        report = await self.ask(*found)
+        if report.refusal is Refusal.NOT_CONFIGURED:
+            # A provider that was taken away answers no more: time goes on, and in the end a person looks.
+            answer = Answer(attempt_id, Result(Verdict.UNKNOWN), Source.QUERY, Origin())
+            return Report(await self._transactions.settle(answer), answer.result)
+        if report.refusal is not None:
+            delay = timedelta(seconds=5 if report.refusal is Refusal.TOO_SOON else 60)
+            await self._transactions.repository.postpone_refund_check(attempt_id, self._clock() + delay)
+        return report
+
+    async def ask_elsewhere(self, transaction_id: UUID, payment: Attempt, told: Result) -> Result | None:
+        """What the provider says of a refund of `payment` that none of ours is: one made elsewhere. None where it could not
+        be asked."""
+        found = await self._transactions.repository.get(transaction_id, None)
+        attempts = found[1] if found else []
+        provider = self._registry.get(payment.provider)
+        credentials = await self._registry.credentials(payment.provider)
+        if credentials is None or not isinstance(provider, Refunds) or not await self._budget.take(payment.provider):
+            return None
+        known = tuple(
+            told_id
+            for attempt in attempts
+            if attempt.operation is Operation.REFUND
+            for told_id in attempt.provider_references
+        )
+        new = tuple(told_id for told_id in told.provider_references if told_id not in known)
+        amount = told.requested or payment.paid or payment.amount
+        query = RefundQuery("", new, amount, self._clock(), payment.query(), known)
+        try:
+            return await provider.fetch_refund(query, credentials.current)
+        except Exception:
+            log.exception("check.adapter_failed", provider=payment.provider, reference=payment.reference)
+            return None
 
     async def check_due(self, transaction_id: UUID) -> Report | None:
         """The timer's check. A provider that was not asked is not forgotten: the next time is soon."""
@@ -117,17 +192,17 @@ class Checks:
         """
         provider = self._registry.get(attempt.provider)
         credentials = await self._registry.credentials(attempt.provider)
-        if credentials is None or not isinstance(provider, Collects):
+        if credentials is None or provider is None or not isinstance(provider, _ASKED[attempt.operation]):
             return Report(refusal=Refusal.NOT_CONFIGURED)
         if not await self._budget.take(attempt.provider):
             return Report(refusal=Refusal.BUDGET)
         interval = provider.declaration.min_check_interval if self._interval is None else self._interval
         if not await self._transactions.repository.claim_check(attempt.id, self._clock(), interval):
             return Report(refusal=Refusal.TOO_SOON)
-        query = attempt.query()
+        query = replace(attempt.query(), callback_url=self._callback_urls.of(provider.declaration, attempt.id))
         if hint is not None:
             query = await self._with_told_ids(query, attempt, hint)
-        result = await self._answer(transaction, query, attempt.provider, provider, credentials.current)
+        result = await self._answer(transaction, attempt, query, provider, credentials.current)
         if hint is not None:
             result = _completed_by(result, hint, query, attempt)
         origin = origin or Origin(Actor.PROVIDER, correlation_id=transaction.correlation_id)
@@ -139,14 +214,22 @@ class Checks:
         if query.provider_references or not hint.provider_references:
             return query
         others = await self._transactions.repository.attempts_by_provider_reference(
-            attempt.provider, hint.provider_references
+            attempt.provider, hint.provider_references, attempt.operation
         )
         return query if others else replace(query, provider_references=hint.provider_references)
 
     async def _answer(
-        self, transaction: Transaction, query: Query, name: str, provider: Collects, credentials: Credentials
+        self, transaction: Transaction, attempt: Attempt, query: Query, provider: Provider, credentials: Credentials
     ) -> Result:
         try:
+            if isinstance(provider, Refunds) and attempt.operation is Operation.REFUND:
+                refund = await self._refund_query(transaction, attempt, query)
+                return await provider.fetch_refund(refund, credentials)
+            if isinstance(provider, PaysOut) and attempt.operation is Operation.PAYOUT:
+                return await provider.fetch_payout(query, credentials)
+            if isinstance(provider, SellsAirtime) and attempt.operation is Operation.PURCHASE:
+                return await provider.fetch_purchase(query, credentials)
+            assert isinstance(provider, Collects)
             if self._is_due(transaction, self._clock()) and isinstance(provider, Cancels):
                 # Its time is over: end the session at the provider, so that nothing is paid after we call it expired.
                 result = await provider.cancel(query, credentials)
@@ -154,11 +237,48 @@ class Checks:
                 return replace(result, verdict=Verdict.EXPIRED, failure=TIME_OVER) if ended else result
             return await provider.fetch(query, credentials)
         except Exception:
-            log.exception("check.adapter_failed", provider=name, reference=query.reference)
+            log.exception("check.adapter_failed", provider=attempt.provider, reference=query.reference)
             return Result(Verdict.UNKNOWN, raw_status="adapter_error")
+
+    async def _refund_query(self, transaction: Transaction, attempt: Attempt, query: Query) -> RefundQuery:
+        found = await self._transactions.repository.get(transaction.id, None)
+        assert found is not None
+        payment = payment_of(attempt, found[1])
+        taken = tuple(
+            told
+            for other in found[1]
+            if other.operation is Operation.REFUND and other.id != attempt.id
+            for told in other.provider_references
+        )
+        return RefundQuery(
+            query.reference,
+            query.provider_references,
+            query.amount,
+            query.created_at,
+            payment.query(),
+            taken,
+            query.callback_url,
+        )
 
     def _is_due(self, transaction: Transaction, now: datetime) -> bool:
         return transaction.expires_at is not None and now >= transaction.expires_at
+
+
+def payment_of(refund: Attempt, attempts: Sequence[Attempt]) -> Attempt:
+    """The paid attempt whose money a refund's attempt gives back."""
+    named = refund.routing.get("refund_of")
+    return next(attempt for attempt in attempts if attempt.reference == named)
+
+
+_WAITING = frozenset(
+    {AttemptStatus.CREATED, AttemptStatus.UNKNOWN, AttemptStatus.PROCESSING, AttemptStatus.REQUIRES_ACTION}
+)
+_ASKED: Mapping[Operation, type] = {
+    Operation.COLLECT: Collects,
+    Operation.REFUND: Refunds,
+    Operation.PAYOUT: PaysOut,
+    Operation.PURCHASE: SellsAirtime,
+}
 
 
 def _completed_by(result: Result, hint: Result, query: Query, attempt: Attempt) -> Result:

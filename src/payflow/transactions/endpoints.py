@@ -1,5 +1,10 @@
-"""`/transactions`, `/events` and the business figures: every kind of movement of the caller."""
+"""`/transactions`, `/events` and the business figures: every kind of movement of the caller. And what the endpoints of every
+room that moves money share."""
 
+import hashlib
+import json
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 from uuid import UUID
@@ -7,15 +12,18 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from payflow.core.errors import NotFound
+from payflow.core.errors import InFlight, Invalid, Malformed, NotFound
 from payflow.core.money import format_minor
 from payflow.events.repository import EventRepository
+from payflow.events.types import Actor, Origin
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
 from payflow.transactions import examples
+from payflow.transactions.replies import Reply
 from payflow.transactions.repository import PageQuery, TransactionRepository
 from payflow.transactions.views import (
     EventView,
@@ -25,11 +33,51 @@ from payflow.transactions.views import (
     event_json,
     transaction_json,
 )
-from payflow.web.problems import problem_responses
+from payflow.web.problems import MEDIA_TYPE, problem_responses
 from payflow.web.rate_limits import RateLimiter
 from payflow.web.schemas import PLAIN_TEXT, Moment
 
 MAX_PAGE = 10_000
+
+
+class ExactNumbers(APIRoute):
+    """Reads JSON numbers to Decimal from their text, because a float would already have lost what was written."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def exact(request: Request) -> Response:
+            return await handle(_ExactRequest(request.scope, request.receive))
+
+        return exact
+
+
+class _ExactRequest(Request):
+    async def json(self) -> Any:
+        return json.loads(await self.body(), parse_float=Decimal, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
+
+
+KEY_DOCUMENTED = {
+    "parameters": [
+        {
+            "in": "header",
+            "name": "Idempotency-Key",
+            "required": True,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]{1,255}$"},
+            "description": "The same key with the same body gives the same answer; keep it for every repeat of a request.",
+            "example": "4c9f6c1e-8a30-4c2f-9a41-0f6c1f3b7d52",
+        }
+    ]
+}
+KEY_PROBLEMS = [
+    Malformed("The Idempotency-Key header is required.", code="idempotency_key_missing"),
+    InFlight(),
+    Invalid("This Idempotency-Key was used with another body.", code="idempotency_key_reused"),
+]
 
 
 def _example(**members: Any) -> ConfigDict:
@@ -225,3 +273,42 @@ async def page_response(
 
 def _json(value: Any) -> Response:
     return Response(orjson.dumps(value), media_type="application/json")
+
+
+def owner_of(principal: Principal) -> UUID | None:
+    """Whose rows a principal sees: its own; an admin everybody's (None)."""
+    return None if principal.is_admin else principal.id
+
+
+def origin_of(request: Request) -> Origin:
+    state = request.scope.get("state") or {}
+    agent = request.headers.get("user-agent")
+    return Origin(
+        actor=Actor.USER,
+        ip_address=state.get("client_address"),
+        user_agent=agent[:256] if agent else None,
+        correlation_id=state.get("request_id"),
+    )
+
+
+def with_etag(value: dict[str, Any], if_none_match: str | None) -> Response:
+    """200 with an ETag of the content, or 304 when the caller has it."""
+    body = orjson.dumps(value)
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    if if_none_match and (tag in if_none_match or if_none_match.strip() == "*"):
+        return Response(status_code=304, headers={"etag": tag})
+    return Response(body, media_type="application/json", headers={"etag": tag})
+
+
+def payment_answer(value: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+def reply_answer(reply: Reply, *, location: bool = False) -> Response:
+    headers = {}
+    if reply.replayed:
+        headers["idempotent-replayed"] = "true"
+    if location and reply.status_code == 201:
+        headers["location"] = reply.location
+    media = "application/json" if reply.status_code < 400 else MEDIA_TYPE
+    return Response(reply.body, reply.status_code, headers, media)

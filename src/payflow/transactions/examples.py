@@ -78,6 +78,12 @@ _RECEIVED: dict[str, Any] = {
     "received_minor": 500000,
     "received_currency": "NGN",
 }
+_REFUND: dict[str, Any] = {
+    "refund_id": "01a1fdb9-9d11-7c55-8a0e-6f6d1f0f7a21",
+    "refund_reference": "ref01m7yvhkewe88vrr94gfj27r8d",
+    "refund_amount": "1500.00",
+    "refund_amount_minor": 150_000,
+}
 _DECLINED = {"failure": {"code": "card_declined", "message": "The card was declined."}}
 
 
@@ -92,7 +98,7 @@ class ShownEvent:
 def _event(sequence: int, name: str, status: str, actor: str, **data: Any) -> dict[str, Any]:
     return {
         "id": f"0199b2f4-8c{sequence:02d}-7a4b-8e00-1a2b3c4d5e6f",
-        "type": f"payment.{name}",
+        "type": name if "." in name else f"payment.{name}",
         "transaction_id": _ID,
         "sequence": sequence,
         "status": status,
@@ -146,6 +152,22 @@ PAYMENT_EVENTS: Mapping[str, ShownEvent] = {
             "The money was taken back, as by a chargeback.",
             _event(4, "reversed", "reversed", "provider", reason="chargeback"),
         ),
+        ShownEvent(
+            "A refund is on its way to the customer. `data.attention` says if the provider waits for somebody.",
+            _event(4, "refund.processing", "completed", "user", **_REFUND, refunded_minor=0),
+        ),
+        ShownEvent(
+            "The customer has the money back; the payment is `partially_refunded` or `refunded`.",
+            _event(5, "refund.completed", "partially_refunded", "provider", **_REFUND, refunded_minor=150_000),
+        ),
+        ShownEvent(
+            "The refund did not work, also late (`data.late`): the money is the merchant's again.",
+            _event(5, "refund.failed", "completed", "provider", **_REFUND, refunded_minor=0, **_DECLINED),
+        ),
+        ShownEvent(
+            "Nobody can say how the refund ended. A person decides; it still counts as given back.",
+            _event(5, "refund.under_review", "completed", "system", **_REFUND, refunded_minor=0, reason="unresolved"),
+        ),
     )
 }
 TIMELINE = [PAYMENT_EVENTS[f"payment.{name}"].example for name in ("initiated", "requires_action", "completed")]
@@ -156,4 +178,19 @@ PAGE: dict[str, Any] = {
     "limit": 1,
     "has_more": True,
     "next_cursor": _ID,
+}
+
+REFUND: dict[str, Any] = {
+    "id": "01a1fdb9-9d11-7c55-8a0e-6f6d1f0f7a21",
+    "payment_id": STARTED["id"],
+    "reference": "ref01m7yvhkewe88vrr94gfj27r8d",
+    "status": "processing",
+    "amount": "1500.00",
+    "amount_minor": 150_000,
+    "currency": "NGN",
+    "reason": "Returned goods",
+    "failure": None,
+    "next_check_at": "2026-11-21T10:49:29.000000Z",
+    "created_at": "2026-11-21T10:49:09.000000Z",
+    "updated_at": "2026-11-21T10:49:09.000000Z",
 }

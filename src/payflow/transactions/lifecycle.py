@@ -107,7 +107,7 @@ MONEY_OUT: Table = {
         Status.PROCESSING: _PT,
         Status.COMPLETED: _P,
         Status.FAILED: _P,
-        Status.CANCELLED: _PU,
+        Status.CANCELLED: frozenset({Cause.PROVIDER, Cause.USER, Cause.OPERATOR}),
         Status.UNDER_REVIEW: _PT,
     },
     Status.REQUIRES_ACTION: {

@@ -12,6 +12,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    LargeBinary,
     SmallInteger,
     Text,
     UniqueConstraint,
@@ -60,7 +61,7 @@ class TransactionRow(Base):
         CheckConstraint("paid_minor >= 0", name="paid"),
         CheckConstraint("fee_minor >= 0", name="fee"),
         CheckConstraint("provider ~ '^[a-z][a-z0-9_]{1,40}$'", name="provider"),
-        CheckConstraint("refunded_minor BETWEEN 0 AND amount_minor", name="refunded"),
+        CheckConstraint("refunded_minor BETWEEN 0 AND greatest(amount_minor, paid_minor)", name="refunded"),
         CheckConstraint(f"NOT {_one_of('status', sorted(OPEN))} OR next_check_at IS NOT NULL", name="checked"),
         CheckConstraint("status <> 'completed' OR paid_minor > 0", name="completed_paid"),
     )
@@ -150,16 +151,18 @@ class RefundRow(Base):
 
     id: Mapped[Key]
     transaction_id: Mapped[UUID] = mapped_column(ForeignKey("transactions.id"))
-    user_id: Mapped[UUID]
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    attempt_id: Mapped[UUID] = mapped_column(ForeignKey("attempts.id"), unique=True)
+    payment_attempt_id: Mapped[UUID] = mapped_column(ForeignKey("attempts.id"))
     reference: Mapped[str] = mapped_column(Text, unique=True)
-    provider_reference: Mapped[Words | None]
+    request_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
     status: Mapped[Words]
     amount_minor: Mapped[Minor]
     currency: Mapped[Currency]
     reason: Mapped[Words | None]
     failure_code: Mapped[Words | None]
     failure_message: Mapped[Words | None]
-    attempts_made: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    check_count: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     next_check_at: Mapped[Moment | None]
     created_at: Mapped[Written]
     updated_at: Mapped[Written]

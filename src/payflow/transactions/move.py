@@ -1,7 +1,8 @@
 """The one way for a transaction to move: `move` alone changes a status, a version and the history.
 
-Only four functions call it: `settle` for every provider result, and `cancel`, `expire` and `resolve_review` (a test counts
-them). The database refuses any move that the lifecycle table does not hold.
+Only `settle` for every provider result, `suspend_unconfirmed`, `cancel`, `expire` and `resolve_review` lead to it, and for
+refunds the opening, the end of waiting and an operator's decision (a test counts them). The database refuses any move that
+the lifecycle table does not hold.
 """
 
 from collections.abc import Mapping
@@ -40,7 +41,7 @@ def move(
 ) -> None:
     """Append one event and, when `to` is another status, change it. MoveRefused when the table does not hold the move.
 
-    `event` is the word after the dot; without it the new status names the event.
+    `event` is the word after the dot, or a whole type (`refund.failed`); without it the new status names the event.
     """
     transaction = unit.transaction
     if to is not None and to is not transaction.status:
@@ -60,7 +61,7 @@ def move(
     unit.events.append(
         Event(
             id=uuid7(),
-            type=f"{EVENT_PREFIX[transaction.kind]}.{event or transaction.status.value}",
+            type=event if event and "." in event else f"{EVENT_PREFIX[transaction.kind]}.{event or transaction.status}",
             created_at=now,
             user_id=transaction.user_id,
             transaction_id=transaction.id,

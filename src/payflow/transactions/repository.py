@@ -15,11 +15,11 @@ from uuid import UUID
 from payflow.core.money import Money
 from payflow.events import repository as events
 from payflow.events.types import Event
-from payflow.gateway.contract import Customer, Failure, Operation
+from payflow.gateway.contract import ACCOUNT_REFERENCE_LENGTH, Customer, Failure, Operation
 from payflow.idempotency.repository import RESERVE, Finished, KeyScope, finish_sql
 from payflow.infra.database import Database, RawConnection, dumps
 from payflow.ledger import repository as ledger
-from payflow.transactions.aggregate import Attempt, AttemptStatus, Transaction, Unit
+from payflow.transactions.aggregate import Attempt, AttemptStatus, Refund, RefundStatus, Transaction, Unit
 from payflow.transactions.lifecycle import Kind, Status
 
 
@@ -322,6 +322,39 @@ async def open_intent(
     return opened is not None
 
 
+async def add_transaction(connection: RawConnection, transaction: Transaction) -> None:
+    """One in the caller's database transaction, where `open_intent` does not fit. What it holds by then is written; what
+    becomes of it is for `save`."""
+    customer = transaction.customer
+    await connection.execute(
+        f"""
+        {INSERT_TRANSACTION}
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $21)
+        """,
+        transaction.id,
+        transaction.user_id,
+        transaction.kind.value,
+        transaction.reference,
+        transaction.status.value,
+        transaction.version,
+        transaction.amount.minor,
+        transaction.amount.currency,
+        transaction.provider,
+        transaction.method,
+        transaction.description,
+        transaction.customer_id,
+        customer.email,
+        customer.phone,
+        customer.name,
+        dumps(transaction.metadata),
+        transaction.return_url,
+        transaction.correlation_id,
+        transaction.next_check_at,
+        transaction.expires_at,
+        transaction.created_at,
+    )
+
+
 async def add_attempt(connection: RawConnection, attempt: Attempt) -> None:
     """Another provider's turn: its attempt is committed before it is called."""
     await connection.execute(
@@ -358,6 +391,97 @@ async def release_submission(connection: RawConnection, attempt_id: UUID) -> Non
     await connection.execute("UPDATE attempts SET submitting_until = NULL WHERE id = $1", attempt_id)
 
 
+_REFUND = (
+    "id, transaction_id, user_id, attempt_id, payment_attempt_id, reference, amount_minor, currency, status, reason, "
+    "failure_code, failure_message, check_count, next_check_at, created_at, updated_at"
+)
+
+
+def refund_from(row: Mapping[str, Any]) -> Refund:
+    failure = None
+    if row["failure_code"] is not None:
+        failure = Failure(row["failure_code"], row["failure_message"] or "")
+    return Refund(
+        id=row["id"],
+        transaction_id=row["transaction_id"],
+        user_id=row["user_id"],
+        attempt_id=row["attempt_id"],
+        payment_attempt_id=row["payment_attempt_id"],
+        reference=row["reference"],
+        amount=Money(row["amount_minor"], row["currency"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        status=RefundStatus(row["status"]),
+        reason=row["reason"],
+        failure=failure,
+        check_count=row["check_count"],
+        next_check_at=row["next_check_at"],
+    )
+
+
+async def add_refund(connection: RawConnection, refund: Refund, attempt: Attempt, digest: bytes | None) -> None:
+    """A refund and its attempt, committed before the provider is asked. The database refuses more than was paid."""
+    await add_attempt(connection, attempt)
+    await connection.execute(
+        """
+        INSERT INTO refunds (id, transaction_id, user_id, attempt_id, reference, status, amount_minor, currency, reason,
+            next_check_at, created_at, updated_at, request_digest, payment_attempt_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13)
+        """,
+        refund.id,
+        refund.transaction_id,
+        refund.user_id,
+        refund.attempt_id,
+        refund.reference,
+        refund.status.value,
+        refund.amount.minor,
+        refund.amount.currency,
+        refund.reason,
+        refund.next_check_at,
+        refund.created_at,
+        digest,
+        refund.payment_attempt_id,
+    )
+
+
+async def lock_refunds(connection: RawConnection, units: Sequence[Unit]) -> None:
+    """Give units all refunds of their transactions, and what these give back. Their transactions are locked already."""
+    by_id = {unit.transaction.id: unit for unit in units}
+    rows = await connection.fetch(
+        f"SELECT {_REFUND} FROM refunds WHERE transaction_id = ANY($1::uuid[]) ORDER BY transaction_id, id FOR UPDATE",
+        list(by_id),
+    )
+    for row in rows:
+        by_id[row["transaction_id"]].refunds[row["attempt_id"]] = refund_from(row)
+    missing = {row["payment_attempt_id"] for row in rows} - {known for unit in units for known in unit.attempts}
+    if missing:
+        paid = await connection.fetch(
+            f"SELECT {_ATTEMPT} FROM attempts WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", list(missing)
+        )
+        for row in paid:
+            by_id[row["transaction_id"]].attempts[row["id"]] = attempt_from(row)
+
+
+async def _save_refunds(connection: RawConnection, units: Sequence[Unit]) -> None:
+    for unit in units:
+        for attempt_id in unit.touched_refunds:
+            refund = unit.refunds[attempt_id]
+            await connection.execute(
+                """
+                UPDATE refunds SET status = $2, failure_code = $3, failure_message = $4, check_count = $5,
+                    next_check_at = $6, updated_at = $7
+                WHERE id = $1
+                """,
+                refund.id,
+                refund.status.value,
+                refund.failure.code if refund.failure else None,
+                refund.failure.message if refund.failure else None,
+                refund.check_count,
+                refund.next_check_at,
+                refund.updated_at,
+            )
+
+
 def units_from(rows: Sequence[Mapping[str, Any]]) -> dict[UUID, Unit]:
     """The locked rows as units, by transaction id."""
     units: dict[UUID, Unit] = {}
@@ -378,8 +502,37 @@ async def lock(
     return units_from(await connection.fetch(LOCK, list(attempt_ids), list(references)))
 
 
+async def lock_wallets(connection: RawConnection, units: Sequence[Unit]) -> None:
+    """Give units of wallets their holds, and what the wallet has available, locked."""
+    moving = [unit for unit in units if unit.transaction.kind is not Kind.PAYMENT]
+    if not moving:
+        return
+    by_id = {unit.transaction.id: unit for unit in moving}
+    for hold in await ledger.lock_holds(connection, list(by_id)):
+        by_id[hold.transaction_id].holds[hold.source_id] = hold
+    for unit in sorted(moving, key=lambda unit: (unit.transaction.user_id, unit.transaction.amount.currency)):
+        of = unit.transaction
+        wallet = await ledger.lock_wallet(connection, of.user_id, of.amount.currency)
+        unit.wallet_minor = 0 if wallet is None else wallet.available_minor
+        unit.wallet_status = "active" if wallet is None else wallet.status
+        unit.beside = [other for other in moving if _same_wallet(other, unit)]
+
+
+def _same_wallet(one: Unit, other: Unit) -> bool:
+    first, second = one.transaction, other.transaction
+    return (first.user_id, first.amount.currency) == (second.user_id, second.amount.currency)
+
+
+async def add_intent(connection: RawConnection, transaction: Transaction, attempt: Attempt, event: Event) -> None:
+    """A transaction with its first attempt and event, in the caller's database transaction."""
+    await add_transaction(connection, transaction)
+    await add_attempt(connection, attempt)
+    await connection.execute(events.INSERT_MANY, *events.parameters([event]))
+
+
 async def lock_whole(connection: RawConnection, transaction_id: UUID) -> Unit | None:
-    """Lock one transaction with all its attempts."""
+    """Lock one transaction with all its attempts: it first, so that those which somebody added meanwhile are seen."""
+    await connection.execute("SELECT FROM transactions WHERE id = $1 FOR UPDATE", transaction_id)
     rows = await connection.fetch(
         f"""
         SELECT {_prefixed(_TRANSACTION, "t")}, {_prefixed(_ATTEMPT, "a", "a_")}
@@ -404,6 +557,11 @@ async def save(
     changed = sorted((unit for unit in units if unit.changed), key=lambda unit: unit.transaction.id)
     if not changed and finished is None:
         return
+    for unit in changed:
+        for hold in unit.new_holds:
+            await ledger.add_hold(connection, hold)
+        if unit.ended_holds:
+            await ledger.end_holds(connection, unit.ended_holds)
     journals = [journal for unit in changed for journal in unit.journals]
     parameters = [
         *_transaction_columns(changed),
@@ -420,6 +578,11 @@ async def save(
     written = await connection.fetch(statement, *parameters)
     if len(written) != len(changed):
         raise VersionMoved
+    await _save_refunds(connection, changed)
+    for unit in changed:
+        if unit.freeze is not None:
+            of = unit.transaction
+            await ledger.set_wallet_status(connection, of.user_id, of.amount.currency, "frozen", unit.freeze)
 
 
 class TransactionRepository:
@@ -444,17 +607,64 @@ class TransactionRepository:
             return None
         return transaction_from(rows[0]), [attempt_from(row, "a_") for row in rows]
 
-    async def refunds(self, transaction_id: UUID) -> list[dict[str, Any]]:
-        """The refunds of a transaction as the API shows them, oldest first."""
+    async def refunds(self, transaction_id: UUID) -> list[Refund]:
+        """The refunds of a transaction, oldest first."""
+        async with self._database.raw() as connection:
+            rows = await connection.fetch(
+                f"SELECT {_REFUND} FROM refunds WHERE transaction_id = $1 ORDER BY id", transaction_id
+            )
+        return [refund_from(row) for row in rows]
+
+    async def refund_of_request(self, transaction_id: UUID, digest: bytes) -> Refund | None:
+        """The refund that a request once opened."""
+        async with self._database.raw() as connection:
+            row = await connection.fetchrow(
+                f"SELECT {_REFUND} FROM refunds WHERE transaction_id = $1 AND request_digest = $2",
+                transaction_id,
+                digest,
+            )
+        return None if row is None else refund_from(row)
+
+    async def duplicates(self, limit: int) -> list[tuple[UUID, UUID]]:
+        """(transaction id, attempt id) of second payments that lie in suspense and were never asked to go back."""
         async with self._database.raw() as connection:
             rows = await connection.fetch(
                 """
-                SELECT id, reference, status, amount_minor, currency, reason, created_at FROM refunds
-                WHERE transaction_id = $1 ORDER BY id
+                SELECT a.transaction_id, a.id FROM attempts a JOIN transactions t ON t.id = a.transaction_id
+                WHERE a.status = 'under_review' AND a.operation = 'collect' AND a.paid_minor > 0
+                    AND a.paid_currency = t.currency AND t.paid_minor > 0
+                    AND EXISTS (SELECT FROM attempts o WHERE o.transaction_id = t.id AND o.status = 'succeeded'
+                        AND o.operation = 'collect')
+                    AND NOT EXISTS (SELECT FROM refunds r WHERE r.payment_attempt_id = a.id)
+                ORDER BY a.id LIMIT $1
                 """,
-                transaction_id,
+                limit,
             )
-        return [dict(row) for row in rows]
+        return [(row["transaction_id"], row["id"]) for row in rows]
+
+    async def claim_due_refunds(self, now: datetime, limit: int, lease: timedelta) -> list[tuple[UUID, UUID]]:
+        """(transaction id, attempt id) of refunds whose time to ask has come, claimed as `claim_due` does."""
+        async with self._database.raw() as connection:
+            rows = await connection.fetch(
+                """
+                UPDATE refunds SET next_check_at = $1::timestamptz + $3::interval WHERE id IN (
+                    SELECT id FROM refunds WHERE next_check_at <= $1::timestamptz
+                    ORDER BY next_check_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+                RETURNING transaction_id, attempt_id
+                """,
+                now,
+                limit,
+                lease,
+            )
+        return [(row["transaction_id"], row["attempt_id"]) for row in rows]
+
+    async def postpone_refund_check(self, attempt_id: UUID, at: datetime) -> None:
+        async with self._database.raw() as connection:
+            await connection.execute(
+                "UPDATE refunds SET next_check_at = $2 WHERE attempt_id = $1 AND next_check_at IS NOT NULL",
+                attempt_id,
+                at,
+            )
 
     async def id_of_reference(self, reference: str, user_id: UUID | None) -> UUID | None:
         async with self._database.raw() as connection:
@@ -466,16 +676,55 @@ class TransactionRepository:
         return found
 
     async def attempts_by_provider_reference(
-        self, provider: str, references: Sequence[str]
+        self, provider: str, references: Sequence[str], operation: Operation = Operation.COLLECT
     ) -> list[tuple[UUID, tuple[str, ...]]]:
-        """Attempts of a provider that know any of these ids of the provider: (attempt id, all its provider ids)."""
+        """Attempts of a provider that know any of these ids of the provider: (attempt id, all its provider ids).
+
+        Within one operation: a payment and a refund may have the same number."""
         async with self._database.raw() as connection:
             rows = await connection.fetch(
-                "SELECT id, provider_references FROM attempts WHERE provider_references && $2::text[] AND provider = $1",
+                """
+                SELECT id, provider_references FROM attempts
+                WHERE provider_references && $2::text[] AND provider = $1 AND operation = $3
+                """,
                 provider,
                 list(references),
+                operation.value,
             )
         return [(row["id"], tuple(row["provider_references"])) for row in rows]
+
+    async def attempt_by_receipt(self, provider: str, receipt: str) -> UUID | None:
+        """The attempt whose money came under this receipt, or was recorded under it and has been given back since."""
+        async with self._database.raw() as connection:
+            found: UUID | None = await connection.fetchval(
+                """
+                SELECT id FROM attempts WHERE provider = $1 AND receipt = $2 AND status IN ('succeeded', 'under_review')
+                UNION ALL
+                SELECT id FROM attempts
+                WHERE provider_references && $3::text[] AND provider = $1 AND operation = 'collect'
+                """,
+                provider,
+                receipt,
+                [receipt],
+            )
+        return found
+
+    async def attempt_by_account(self, provider: str, account: str) -> tuple[Transaction, Attempt] | None:
+        """The collection that an account typed by hand names: the end of its reference, in any case and with any signs."""
+        typed = "".join(sign for sign in account.lower() if sign.isascii() and sign.isalnum())
+        if len(typed) != ACCOUNT_REFERENCE_LENGTH:
+            return None
+        async with self._database.raw() as connection:
+            row = await connection.fetchrow(
+                f"""
+                SELECT {_prefixed(_TRANSACTION, "t")}, {_prefixed(_ATTEMPT, "a", "a_")}
+                FROM attempts a JOIN transactions t ON t.id = a.transaction_id
+                WHERE right(a.reference, {ACCOUNT_REFERENCE_LENGTH}) = $1 AND a.provider = $2 AND a.operation = 'collect'
+                """,
+                typed,
+                provider,
+            )
+        return None if row is None else (transaction_from(row), attempt_from(row, "a_"))
 
     async def find_attempt(self, attempt_id: UUID | None, reference: str | None) -> tuple[Transaction, Attempt] | None:
         """An attempt with its transaction, unlocked, by its id or by our reference."""

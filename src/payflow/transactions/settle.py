@@ -6,49 +6,44 @@ to suspense and a person decides.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from payflow.core.clock import rfc3339
 from payflow.core.errors import Conflict
 from payflow.core.money import Money
 from payflow.events.types import Origin
-from payflow.gateway.contract import Failure, NextAction, Result, Verdict
+from payflow.gateway.contract import ActionType, Failure, NextAction, Operation, Result, Verdict
 from payflow.ledger import journals
-from payflow.transactions.aggregate import MONEY_SEEN, NEVER_SENT, Attempt, AttemptStatus, Unit
+from payflow.transactions.aggregate import (
+    ACCOUNT,
+    MONEY_SEEN,
+    NEVER_SENT,
+    Attempt,
+    AttemptStatus,
+    Context,
+    Source,
+    Unit,
+)
+from payflow.transactions.holds import credited, follow, frozen
 from payflow.transactions.lifecycle import ENDED_UNPAID, OPEN, Cause, Kind, Status, allowed
 from payflow.transactions.move import move
+from payflow.transactions.refunds import OPEN_REFUND, from_suspense, settle_refund
 
-
-class Source(StrEnum):
-    """Where an answer came from. Only an answer to us, and no webhook, may ask the customer to act again."""
-
-    INITIATION = "initiation"
-    SUBMISSION = "submission"
-    WEBHOOK = "webhook"
-    QUERY = "query"
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Who, when, and whether another attempt may still follow this one."""
-
-    source: Source
-    origin: Origin
-    now: datetime
-    last_attempt: bool = True
-
-
-ACCOUNT: Mapping[Kind, str] = {Kind.PAYMENT: "sales", Kind.FUNDING: "wallet"}
+DISPUTED = Failure("disputed", "The customer contests the payment.")
+PARTLY_REVERSED = Failure("partly_reversed", "A part of the payment was taken back.")
+DISPUTE_WON = Failure("dispute_won", "The dispute was decided for the merchant.")
 
 
 def settle(unit: Unit, attempt: Attempt, result: Result, context: Context) -> bool:
     """Apply one answer about one attempt. True when it left an event; what it only taught us (ids) is saved all the same."""
-    before = unit.transaction.version
+    before, status = unit.transaction.version, unit.transaction.status
     _learn(unit, attempt, result, context)
-    _BY_VERDICT[result.verdict](unit, attempt, result, context)
+    if attempt.operation is Operation.REFUND:
+        settle_refund(unit, attempt, result, context)
+    else:
+        _BY_VERDICT[result.verdict](unit, attempt, result, context)
+        follow(unit, status, attempt, Cause.PROVIDER, context.origin, context.now)
     _learn_ids(unit, attempt, result, context)
     return unit.transaction.version != before
 
@@ -77,13 +72,34 @@ def disagreement(attempt: Attempt, result: Result) -> str | None:
     return None
 
 
-def cancel(unit: Unit, attempts: list[Attempt], origin: Origin, now: datetime) -> None:
-    """The owner gives up before the provider has it. A customer who pays all the same makes a late success."""
+def suspend_unconfirmed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> bool:
+    """Money that the provider told of by an order's account, and would not confirm when it was asked: it came, so it is in
+    the books, and a person decides. False when the attempt's own money has been seen, so that this is other money."""
+    if attempt.status in MONEY_SEEN or result.paid is None:
+        return False
+    attempt.receipt, attempt.paid, attempt.failure = result.receipt, result.paid, None
+    unit.touch(attempt, context.now)
+    _suspend(unit, attempt, result.paid, disagreement(attempt, result) or "unconfirmed_payment", context)
+    return True
+
+
+def cancel(
+    unit: Unit,
+    attempts: list[Attempt],
+    origin: Origin,
+    now: datetime,
+    cause: Cause = Cause.USER,
+    reason: str | None = None,
+) -> None:
+    """The owner (or for money out, who has to approve it) gives up before the provider has it. A customer who pays all the
+    same makes a late success."""
     for attempt in attempts:
         if attempt.status in (AttemptStatus.CREATED, AttemptStatus.REQUIRES_ACTION, AttemptStatus.DECLINED):
             attempt.status = AttemptStatus.CANCELLED
             unit.touch(attempt, now)
-    move(unit, Status.CANCELLED, cause=Cause.USER, origin=origin, now=now)
+    before = unit.transaction.status
+    move(unit, Status.CANCELLED, cause=cause, origin=origin, now=now, data={"reason": reason} if reason else None)
+    follow(unit, before, attempts[-1], cause, origin, now)
 
 
 def expire(unit: Unit, attempt: Attempt, now: datetime, *, proven_unpaid: bool) -> None:
@@ -110,6 +126,10 @@ def resolve_review(
 ) -> None:
     """An operator's decision about what is under review; suspended money is given to the owner or stays for a refund."""
     transaction = unit.transaction
+    if (outcome in (Status.REFUNDED, Status.REVERSED) or _out_of_suspense(unit)) and _in_flight(unit):
+        raise Conflict("A refund is on its way. Wait for its end, or decide it first.", code="refund_in_flight")
+    attempts = [attempt for attempt in attempts if attempt.operation is not Operation.REFUND]
+    credited_before = transaction.paid_minor
     suspended = [
         attempt
         for attempt in attempts
@@ -120,11 +140,31 @@ def resolve_review(
     if outcome in (Status.REFUNDED, Status.REVERSED):
         _give_back(unit, attempts, now)
     if outcome is Status.REFUNDED:
-        transaction.refunded_minor = min(transaction.paid_minor, transaction.amount.minor)
+        transaction.refunded_minor = transaction.paid_minor
     if outcome is Status.FAILED:
+        _refuse_failure_of_what_was_credited(unit)
+        for attempt in attempts:
+            # Of money out: what had been sent has come back, which no later answer changes.
+            if attempt.status is AttemptStatus.SUCCEEDED:
+                attempt.status = AttemptStatus.REVERSED
+                unit.touch(attempt, now)
         transaction.failure_code = "rejected_in_review"
         transaction.failure_message = "The payment was rejected after review."
+    before = transaction.status
     move(unit, outcome, cause=Cause.OPERATOR, origin=origin, now=now, data={"reason": reason})
+    follow(unit, before, attempts[-1], Cause.OPERATOR, origin, now)
+    if transaction.kind is Kind.FUNDING and credited_before < transaction.paid_minor:
+        gained = Money(transaction.paid_minor - credited_before, transaction.amount.currency)
+        credited(unit, gained, origin, now)
+
+
+def _refuse_failure_of_what_was_credited(unit: Unit) -> None:
+    transaction = unit.transaction
+    if transaction.kind in ACCOUNT and transaction.paid_minor > transaction.refunded_minor:
+        raise Conflict(
+            "It was paid and credited, so it has not failed: it is completed, or was refunded or reversed.",
+            code="already_credited",
+        )
 
 
 def _complete_by_hand(unit: Unit, attempts: list[Attempt], suspended: list[Attempt], now: datetime) -> None:
@@ -160,20 +200,47 @@ def _give_back(unit: Unit, attempts: list[Attempt], now: datetime) -> None:
     """The money went back outside of us: what lay in suspense, and what was credited before a dispute."""
     transaction = unit.transaction
     account = ACCOUNT.get(transaction.kind)
+    given_back = transaction.refunded_minor
     for attempt in attempts:
         paid = attempt.paid or attempt.amount
         if attempt.status not in (AttemptStatus.UNDER_REVIEW, AttemptStatus.SUCCEEDED):
             continue
-        credited = attempt.status is AttemptStatus.SUCCEEDED
+        was_credited = attempt.status is AttemptStatus.SUCCEEDED
         attempt.status = AttemptStatus.REVERSED
         unit.touch(attempt, now)
-        if paid.minor == 0:
-            continue
-        about = (attempt.id, transaction.id, transaction.user_id, attempt.provider, paid)
-        if account and credited:
-            unit.journals.append(journals.reversed_collection(*about, account=account))
-        elif account:
-            unit.journals.append(journals.returned(*about))
+        if was_credited:
+            given_back = max(0, given_back - _take_back(unit, attempt, Origin(), now, given_back))
+        elif account and paid.minor > 0:
+            unit.journals.append(
+                journals.returned(attempt.id, transaction.id, transaction.user_id, attempt.provider, paid)
+            )
+
+
+def _take_back(unit: Unit, attempt: Attempt, origin: Origin, now: datetime, given_back: int) -> int:
+    """Take from the owner what was credited and not `given_back` already; how much of that was this attempt's. What a wallet
+    lacks, its user owes."""
+    transaction = unit.transaction
+    paid = attempt.paid or attempt.amount
+    left = Money(max(0, paid.minor - given_back), paid.currency)
+    if transaction.kind in ACCOUNT and left.minor > 0:
+        past = unit.reversals.setdefault(attempt.id, journals.Reversals())
+        about = (attempt.id, transaction.id, transaction.user_id, attempt.provider, left)
+        account = ACCOUNT[transaction.kind]
+        lacking = 0 if unit.available is None else max(0, left.minor - max(0, unit.available))
+        journal = journals.reversed_collection(*about, account=account, times=past.taken, lacking=lacking)
+        unit.journals.append(journal)
+        past.taken, past.lines = past.taken + 1, list(journal.lines)
+        if lacking:
+            frozen(unit, "taken_back", origin, now)
+    return paid.minor - left.minor
+
+
+def _out_of_suspense(unit: Unit) -> bool:
+    return any(from_suspense(unit.attempts[attempt_id]) for attempt_id in unit.refunds)
+
+
+def _in_flight(unit: Unit) -> bool:
+    return any(refund.status in OPEN_REFUND for refund in unit.refunds.values())
 
 
 def _learn(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
@@ -243,6 +310,8 @@ def _complete(unit: Unit, attempt: Attempt, paid: Money, fee: Money | None, cont
     if late:
         data["late"] = True
     move(unit, Status.COMPLETED, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
+    if transaction.kind is Kind.FUNDING:
+        credited(unit, paid, context.origin, context.now)
 
 
 def _collected(unit: Unit, attempt: Attempt, paid: Money, fee: Money | None) -> journals.Journal:
@@ -292,8 +361,15 @@ def _requires_action(unit: Unit, attempt: Attempt, result: Result, context: Cont
     if action is None:
         return  # the answer says "waiting for the customer", but not for what: nothing a client could show
     transaction.next_action = action
-    data = {"next_action": action, "checkout_url": transaction.checkout_url}
+    data = {"next_action": _told_action(action), "checkout_url": transaction.checkout_url}
     move(unit, Status.REQUIRES_ACTION, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
+
+
+def _told_action(action: Mapping[str, Any]) -> Mapping[str, Any]:
+    """In events, which go to many readers and stay for ever, without what an SDK opens the payment with."""
+    if action["type"] != ActionType.SDK:
+        return action
+    return {name: value for name, value in action.items() if name != "fields"}
 
 
 def _asked_again(unit: Unit, result: Result, context: Context) -> None:
@@ -302,7 +378,7 @@ def _asked_again(unit: Unit, result: Result, context: Context) -> None:
     if context.source is not Source.SUBMISSION or action is None or action == unit.transaction.next_action:
         return
     unit.transaction.next_action = action
-    data = {"next_action": action, "checkout_url": unit.transaction.checkout_url}
+    data = {"next_action": _told_action(action), "checkout_url": unit.transaction.checkout_url}
     move(unit, None, event="requires_action", cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
 
 
@@ -321,6 +397,11 @@ def _ended(unit: Unit, attempt: Attempt, result: Result, context: Context) -> No
     """Declined, cancelled or expired at the provider. A hosted session that lives on keeps the transaction open."""
     transaction = unit.transaction
     word = AttemptStatus(result.verdict.value)
+    sent = transaction.kind not in ACCOUNT and attempt.status is AttemptStatus.SUCCEEDED
+    if sent and word is AttemptStatus.DECLINED:
+        # Money that went out and then failed has come back: some providers tell a returned transfer so.
+        _reversed(unit, attempt, result, context)
+        return
     if attempt.status in MONEY_SEEN or attempt.status in NEVER_SENT:
         return
     if attempt.status is AttemptStatus.DECLINED:
@@ -394,26 +475,76 @@ def _reversed(unit: Unit, attempt: Attempt, result: Result, context: Context) ->
     was_paid = attempt.status is AttemptStatus.SUCCEEDED
     if was_paid and not allowed(transaction.kind, transaction.status, Status.REVERSED, Cause.PROVIDER):
         return
+    if was_paid and _in_flight(unit):
+        return  # some providers call a payment "reversed" whose refund we have asked for: the refund's end tells
+    if was_paid and _only_a_part(attempt, result, transaction.refunded_minor):
+        if attempt.failure is None or attempt.failure.code != PARTLY_REVERSED.code:
+            _for_a_person(unit, attempt, PARTLY_REVERSED, context)
+        return
     attempt.status = AttemptStatus.REVERSED
     unit.touch(attempt, context.now)
     origin, now = context.origin, context.now
     if was_paid:
         if transaction.kind in ACCOUNT:
-            paid = attempt.paid or attempt.amount
-            unit.journals.append(
-                journals.reversed_collection(
-                    attempt.id,
-                    transaction.id,
-                    transaction.user_id,
-                    attempt.provider,
-                    paid,
-                    account=ACCOUNT[transaction.kind],
-                )
-            )
+            _take_back(unit, attempt, origin, now, transaction.refunded_minor)
         move(unit, Status.REVERSED, cause=Cause.PROVIDER, origin=origin, now=now)
     elif allowed(transaction.kind, transaction.status, Status.UNDER_REVIEW, Cause.PROVIDER):
         reason = {"reason": "reversed_before_completion"}
         move(unit, Status.UNDER_REVIEW, cause=Cause.PROVIDER, origin=origin, now=now, data=reason)
+
+
+def _disputed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    """The customer contests a payment: told once, and looked at by a person. Its money stays where it is until the end."""
+    if attempt.status is not AttemptStatus.SUCCEEDED or (attempt.failure and attempt.failure.code == DISPUTED.code):
+        return
+    _for_a_person(unit, attempt, DISPUTED, context)
+
+
+def _dispute_won(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    """What was taken back is given again. Under review it stays a person's decision, who is told."""
+    transaction = unit.transaction
+    before = attempt.failure.code if attempt.failure else None
+    if before == DISPUTE_WON.code:
+        return
+    if attempt.status is AttemptStatus.SUCCEEDED:
+        if before == DISPUTED.code and transaction.status is Status.UNDER_REVIEW:
+            _for_a_person(unit, attempt, DISPUTE_WON, context)
+        return
+    may_complete = allowed(transaction.kind, transaction.status, Status.COMPLETED, Cause.PROVIDER)
+    if attempt.status is not AttemptStatus.REVERSED or transaction.status is not Status.REVERSED or not may_complete:
+        return
+    past = unit.reversals.setdefault(attempt.id, journals.Reversals())
+    attempt.status, attempt.failure = AttemptStatus.SUCCEEDED, DISPUTE_WON
+    unit.touch(attempt, context.now)
+    if past.lines:
+        # What was taken is not computed again: refunds may have ended since.
+        unit.journals.append(journals.reinstated(attempt.id, transaction.id, past.lines, past.given_again))
+        past.given_again, past.lines = past.given_again + 1, []
+    data = {"reason": DISPUTE_WON.code}
+    move(unit, Status.COMPLETED, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
+
+
+def _only_a_part(attempt: Attempt, result: Result, refunded_minor: int) -> bool:
+    """A dispute may be about less than the payment; which part of the books it takes, a person says."""
+    told = result.requested or result.paid
+    paid = attempt.paid or attempt.amount
+    return told is not None and told.minor < min(paid.minor - refunded_minor, attempt.amount.minor)
+
+
+def _for_a_person(unit: Unit, attempt: Attempt, what: Failure, context: Context) -> None:
+    transaction = unit.transaction
+    attempt.failure = what
+    unit.touch(attempt, context.now)
+    reviewable = allowed(transaction.kind, transaction.status, Status.UNDER_REVIEW, Cause.PROVIDER)
+    move(
+        unit,
+        Status.UNDER_REVIEW if reviewable else None,
+        event="under_review",
+        cause=Cause.PROVIDER,
+        origin=context.origin,
+        now=context.now,
+        data={"reason": what.code, "attempt_reference": attempt.reference},
+    )
 
 
 def _suspended_returned(unit: Unit, attempt: Attempt, context: Context) -> None:
@@ -491,6 +622,8 @@ _BY_VERDICT: Mapping[Verdict, _Handler] = {
     Verdict.CANCELLED: _ended,
     Verdict.EXPIRED: _ended,
     Verdict.REVERSED: _reversed,
+    Verdict.DISPUTED: _disputed,
+    Verdict.DISPUTE_WON: _dispute_won,
     Verdict.REFUSED: _not_accepted,
     Verdict.NOT_SENT: _not_accepted,
     Verdict.NOT_FOUND: _nothing,

@@ -11,7 +11,7 @@ from payflow.core.clock import rfc3339
 from payflow.core.money import format_minor
 from payflow.events.types import Event
 from payflow.transactions import examples
-from payflow.transactions.aggregate import Attempt, Transaction
+from payflow.transactions.aggregate import Attempt, Refund, Transaction
 
 
 def _examples(*values: dict[str, Any]) -> ConfigDict:
@@ -32,7 +32,7 @@ class FailureView(BaseModel):
 class NextActionView(BaseModel):
     """What the customer must do now."""
 
-    type: Literal["redirect", "handset_prompt", "otp", "pin", "ussd", "transfer"]
+    type: Literal["redirect", "handset_prompt", "otp", "pin", "phone", "birthday", "address", "ussd", "transfer", "sdk"]
     url: str | None = Field(default=None, description="Send the customer's browser here (redirect).")
     display_text: str | None = Field(default=None, description="Show this to the customer.")
     fields: dict[str, str] | None = None
@@ -122,13 +122,31 @@ class TransactionView(BaseModel):
 
 
 class RefundView(BaseModel):
+    """Money on its way back, or back. Its events are `refund.*` in the payment's history."""
+
+    model_config = _examples(examples.REFUND)
+
     id: UUID
+    payment_id: UUID
     reference: str
-    status: str
+    status: Literal["pending", "processing", "completed", "failed", "under_review"] = Field(
+        description="`processing` until the provider says how it ended; `completed` may still fail late."
+    )
+    amount: str
     amount_minor: int
     currency: str
     reason: str | None
+    failure: FailureView | None
+    next_check_at: datetime | None = Field(description="When the provider is asked next.")
     created_at: datetime
+    updated_at: datetime
+
+
+class RefundList(BaseModel):
+    model_config = _examples({"data": [examples.REFUND], "refundable_minor": 350_000})
+
+    data: list[RefundView]
+    refundable_minor: int = Field(description="What may still be given back, in minor units.")
 
 
 class TransactionDetail(TransactionView):
@@ -214,6 +232,25 @@ def attempt_json(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def refund_json(refund: Refund) -> dict[str, Any]:
+    """The body of `RefundView`."""
+    failure = refund.failure
+    return {
+        "id": refund.id,
+        "payment_id": refund.transaction_id,
+        "reference": refund.reference,
+        "status": refund.status.value,
+        "amount": refund.amount.decimal_text(),
+        "amount_minor": refund.amount.minor,
+        "currency": refund.amount.currency,
+        "reason": refund.reason,
+        "failure": {"code": failure.code, "message": failure.message} if failure else None,
+        "next_check_at": _time(refund.next_check_at),
+        "created_at": rfc3339(refund.created_at),
+        "updated_at": rfc3339(refund.updated_at),
+    }
+
+
 def event_json(event: Event) -> dict[str, Any]:
     return {
         "id": event.id,
@@ -228,13 +265,13 @@ def event_json(event: Event) -> dict[str, Any]:
 
 
 def detail_json(
-    transaction: Transaction, attempts: Sequence[Attempt], refunds: Sequence[dict[str, Any]], timeline: Sequence[Event]
+    transaction: Transaction, attempts: Sequence[Attempt], refunds: Sequence[Refund], timeline: Sequence[Event]
 ) -> dict[str, Any]:
     """The body of `TransactionDetail`."""
     return {
         **transaction_json(transaction),
         "attempts": [attempt_json(attempt) for attempt in attempts],
-        "refunds": list(refunds),
+        "refunds": [refund_json(refund) for refund in refunds],
         # Read after the row, the history may already be ahead of it; what is shown agrees with its version.
         "timeline": [event_json(event) for event in timeline if (event.sequence or 0) <= transaction.version],
     }

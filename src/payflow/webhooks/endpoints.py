@@ -24,6 +24,8 @@ from payflow.web.problems import problem_responses
 from payflow.web.rate_limits import RateLimiter
 from payflow.webhooks.intake import Arrival, Intake
 
+BY_SIGNATURE = "payment"  # no provider may have it as its path name
+
 _EXAMPLE: dict[str, Any] = {
     "id": "0199b2f4-8c1e-7d3a-9f00-5b1c2d3e4f50",
     "provider": "paystack",
@@ -68,24 +70,29 @@ class ReplayView(BaseModel):
 
 
 def webhook_routes(intake: Intake, prefix: str) -> list[BaseRoute]:
-    """`POST {prefix}/webhooks/{provider}` and `…/{provider}/{token}`."""
+    """`POST {prefix}/webhooks/{provider}` and `…/{provider}/{token}`, and the older `…/payment` for whoever signs."""
+
+    async def arrival(request: Request) -> Arrival:
+        state = request.scope.get("state") or {}
+        return Arrival(
+            path_name=request.path_params.get("provider", BY_SIGNATURE),
+            token=request.path_params.get("token"),
+            headers=dict(request.headers),
+            body=await request.body(),
+            address=state.get("client_address"),
+            correlation_id=state.get("request_id", ""),
+        )
 
     async def receive(request: Request) -> Response:
-        state = request.scope.get("state") or {}
-        body = await request.body()
-        answer = await intake.receive(
-            Arrival(
-                path_name=request.path_params["provider"],
-                token=request.path_params.get("token"),
-                headers=dict(request.headers),
-                body=body,
-                address=state.get("client_address"),
-                correlation_id=state.get("request_id", ""),
-            )
-        )
-        return Response(answer, media_type="application/json")
+        return Response(await intake.receive(await arrival(request)), media_type="application/json")
+
+    async def receive_by_signature(request: Request) -> Response:
+        answer, path_name = await intake.receive_by_signature(await arrival(request))
+        headers = {"deprecation": "true", "link": f'<{prefix}/webhooks/{path_name}>; rel="successor-version"'}
+        return Response(answer, media_type="application/json", headers=headers)
 
     return [
+        Route(f"{prefix}/webhooks/{BY_SIGNATURE}", receive_by_signature, methods=["POST"], name="webhook_by_signature"),
         Route(f"{prefix}/webhooks/{{provider}}", receive, methods=["POST"], name="webhook"),
         Route(f"{prefix}/webhooks/{{provider}}/{{token}}", receive, methods=["POST"], name="webhook_with_token"),
     ]
@@ -115,6 +122,10 @@ def document_webhooks(document: dict[str, Any], prefix: str) -> None:
         "schema": {"type": "string"},
         "description": "Names the attempt, for providers that do not sign.",
     }
+    body = {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}, "example": {"event": "charge.success"}}},
+    }
     for path, parameters in (("{provider}", [provider]), ("{provider}/{token}", [provider, token])):
         document["paths"][f"{prefix}/webhooks/{path}"] = {
             "post": {
@@ -124,16 +135,24 @@ def document_webhooks(document: dict[str, Any], prefix: str) -> None:
                 "stored, and answered with 200; the work happens afterwards.",
                 "operationId": "receive_webhook" + ("_with_token" if len(parameters) > 1 else ""),
                 "parameters": parameters,
-                "requestBody": {
-                    "required": True,
-                    "content": {
-                        "application/json": {"schema": {"type": "object"}, "example": {"event": "charge.success"}}
-                    },
-                },
+                "requestBody": body,
                 "responses": responses,
                 "security": [],
             }
         }
+    document["paths"][f"{prefix}/webhooks/{BY_SIGNATURE}"] = {
+        "post": {
+            "tags": ["aliases"],
+            "summary": "Receive a webhook of a provider that signs (older name)",
+            "description": "Use `POST /webhooks/{provider}`. The provider is the one whose signature's header the request "
+            "carries; with none of them, or with those of several, it is refused.",
+            "operationId": "receive_webhook_by_signature",
+            "deprecated": True,
+            "requestBody": body,
+            "responses": {status: value for status, value in responses.items() if status != "404"},
+            "security": [],
+        }
+    }
 
 
 def dead_letters_router(

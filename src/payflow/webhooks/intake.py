@@ -1,11 +1,12 @@
 """A webhook on its way in: prove its origin, make it durable, and only then say 200.
 
-Nothing is parsed here and no transaction is touched; the worker does that. Broker away: the spool takes it, still 200. Both
+Nothing is parsed here and no transaction is touched; the worker does that. Only a provider that waits to be told whether it
+may take a payment is answered at once. Broker away: the spool takes it, still 200. Both
 away: 503, and the provider comes again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from payflow.core.clock import Clock, rfc3339
@@ -13,13 +14,23 @@ from payflow.core.errors import NotAuthenticated, NotFound, RateLimited, Unavail
 from payflow.core.ids import uuid7
 from payflow.core.logging import get_logger
 from payflow.core.settings import Settings
-from payflow.gateway.contract import Provider, ReceivesWebhooks, Trust, WebhookRefused, WebhookRequest
+from payflow.gateway.contract import (
+    AnswersValidation,
+    Declaration,
+    Provider,
+    ReceivesWebhooks,
+    Trust,
+    WebhookMalformed,
+    WebhookRefused,
+    WebhookRequest,
+)
 from payflow.gateway.registry import Registry
-from payflow.gateway.signing import CallbackTokens
+from payflow.gateway.signing import CallbackTokens, validation_id
 from payflow.infra.queue.fallback import SpooledQueue
 from payflow.infra.queue.port import WEBHOOKS, Message, QueueAway
 from payflow.web.rate_limits import RateLimiter, household
 from payflow.webhooks.metrics import WebhookMetrics
+from payflow.webhooks.validation import Validations
 
 log = get_logger(__name__)
 
@@ -45,6 +56,7 @@ class Intake:
         registry: Registry,
         queue: SpooledQueue,
         tokens: CallbackTokens,
+        validations: Validations,
         limiter: RateLimiter,
         metrics: WebhookMetrics,
         clock: Clock,
@@ -54,6 +66,7 @@ class Intake:
         self._registry = registry
         self._queue = queue
         self._tokens = tokens
+        self._validations = validations
         self._limiter = limiter
         self._metrics = metrics
         self._clock = clock
@@ -72,8 +85,12 @@ class Intake:
             raise NotFound("There is no such webhook address.")
         name = provider.declaration.name
         now = self._clock()
+        request = WebhookRequest(arrival.headers, arrival.body, now)
         try:
-            attempt_id, trust = await self._prove(provider, arrival, WebhookRequest(arrival.headers, arrival.body, now))
+            answer = await self._validated(provider, arrival, request)
+            if answer is not None:
+                return answer
+            attempt_id, trust = await self._prove(provider, arrival, request)
         except WebhookRefused as refusal:
             await self._refuse(name, refusal.reason, arrival)
             raise NotAuthenticated("The webhook does not prove its origin.", code="webhook_refused") from None
@@ -90,6 +107,47 @@ class Intake:
         self._metrics.count(name, "accepted" if taken_by == self._queue.primary.name else "spooled")
         return provider.declaration.webhook_answer
 
+    async def receive_by_signature(self, arrival: Arrival) -> tuple[bytes, str]:
+        """As `receive`, at the older address that all providers share; the path name of the one whose header it carries too.
+
+        The header only says who has to prove it. None proves nothing, and several cannot be one provider's: both are
+        refused like a wrong signature, so that they are counted and limited too.
+        """
+        found = self._registry.by_signature(arrival.headers)
+        if len(found) != 1:
+            await self._refuse("unknown", "wrong_scheme" if found else "header_missing", arrival)
+            raise NotAuthenticated("The webhook does not prove its origin.", code="webhook_refused")
+        path_name = found[0].declaration.path_name
+        return await self.receive(replace(arrival, path_name=path_name)), path_name
+
+    async def _validated(self, provider: Provider, arrival: Arrival, request: WebhookRequest) -> bytes | None:
+        """The answer to a provider that asks whether it may take a payment. None for whatever has to be queued.
+
+        Nothing is waited for here but the decision, which keeps its own deadline. WebhookRefused."""
+        declaration = provider.declaration
+        if not isinstance(provider, AnswersValidation) or arrival.token is None:
+            return None
+        if self._tokens.read(arrival.token) != validation_id(declaration.name):
+            return None
+        try:
+            asked = provider.read_validation(request)
+        except WebhookMalformed:
+            return None
+        if asked is None:
+            return None
+        self._check_source(declaration, arrival)
+        decision = await self._validations.decide(declaration.name, asked)
+        self._metrics.count(declaration.name, decision.outcome)
+        if not decision.accept:
+            log.info("validation.refused", provider=declaration.name, reason=decision.reason)
+        return provider.answer_validation(request, decision.accept)
+
+    def _check_source(self, declaration: Declaration, arrival: Arrival) -> None:
+        if declaration.webhook_sources and arrival.address not in declaration.webhook_sources:
+            self._metrics.count(declaration.name, "foreign_source")
+            if self._enforce_sources:
+                raise WebhookRefused("source")
+
     async def _prove(
         self, provider: Provider, arrival: Arrival, request: WebhookRequest
     ) -> tuple[UUID | None, Trust | None]:
@@ -100,10 +158,7 @@ class Intake:
             attempt_id = self._tokens.read(arrival.token)
         elif declaration.webhook_token:
             raise WebhookRefused("token")
-        if declaration.webhook_sources and arrival.address not in declaration.webhook_sources:
-            self._metrics.count(declaration.name, "foreign_source")
-            if self._enforce_sources:
-                raise WebhookRefused("source")
+        self._check_source(declaration, arrival)
         credentials = await self._registry.credentials(declaration.name)
         if credentials is None:
             raise WebhookRefused("no_secret")

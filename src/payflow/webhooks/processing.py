@@ -7,7 +7,7 @@ Deduplication saves work; what makes a repeat harmless is that `settle` is idemp
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -18,16 +18,26 @@ from payflow.core.logging import get_logger, redact_text
 from payflow.core.settings import Settings
 from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Event, Origin
-from payflow.gateway.contract import ProviderEvent, ReceivesWebhooks, Trust, Verdict, WebhookMalformed, WebhookRequest
+from payflow.gateway.contract import (
+    Operation,
+    ProviderEvent,
+    ReceivesWebhooks,
+    Trust,
+    Verdict,
+    WebhookMalformed,
+    WebhookRequest,
+)
 from payflow.gateway.registry import Registry
+from payflow.gateway.signing import confirmation_id
 from payflow.infra.database import Database, DatabaseAway, RawConnection
 from payflow.infra.queue.port import Message
-from payflow.transactions.aggregate import MONEY_SEEN, Attempt, Unit
+from payflow.payments.refunds import RefundService
+from payflow.transactions.aggregate import MONEY_SEEN, Attempt, AttemptStatus, Source, Transaction, Unit
 from payflow.transactions.checks import Checks, Refusal
 from payflow.transactions.service import Answer, Transactions
-from payflow.transactions.settle import Source
 from payflow.webhooks.metrics import WebhookMetrics
 from payflow.webhooks.repository import Body, Seen, begin, keep
+from payflow.webhooks.unordered import Told, UnorderedPayments
 
 log = get_logger(__name__)
 
@@ -82,6 +92,8 @@ class WebhookProcessor:
         registry: Registry,
         transactions: Transactions,
         checks: Checks,
+        refunds: RefundService,
+        unordered: UnorderedPayments,
         events: EventRepository,
         metrics: WebhookMetrics,
         clock: Clock,
@@ -91,6 +103,8 @@ class WebhookProcessor:
         self._registry = registry
         self._transactions = transactions
         self._checks = checks
+        self._refunds = refunds
+        self._unordered = unordered
         self._events = events
         self._metrics = metrics
         self._clock = clock
@@ -106,12 +120,14 @@ class WebhookProcessor:
         self._metrics.batch.observe(len(works))
         settled: list[Item] = []
         asked: list[Item] = []
+        unordered: list[Item] = []
         for work in works:
-            items = await self._addressed(work)
-            settled += [item for item in items if not _proves_nothing(item.event)]
-            asked += [item for item in items if _proves_nothing(item.event)]
+            for item in await self._addressed(work):
+                group = unordered if item.event.unordered else asked if _has_to_ask(item) else settled
+                group.append(item)
         await self._settle(settled)
-        await self._confirm(asked)
+        await self._one_by_one(asked, self._ask)
+        await self._one_by_one(unordered, self._take_unordered)
         for work in works:
             self._finish(work)
         return [work.disposition for work in works]
@@ -181,7 +197,7 @@ class WebhookProcessor:
         if ours or not event.provider_references or event.result is None:
             return Item(work, event, None, ours[0] if ours else None)
         known = await self._transactions.repository.attempts_by_provider_reference(
-            work.provider, event.provider_references
+            work.provider, event.provider_references, event.operation
         )
         return Item(work, event, known[0][0] if known else None, None)
 
@@ -230,8 +246,10 @@ class WebhookProcessor:
             fresh.discard(key)  # the same event twice in one batch: only the first is new
             if item.event.result is None:
                 outcomes.append("ignored" if new else "duplicate")
-            elif found is None or found[1].provider != item.work.provider:
+            elif found is None or not _fits(found[1], item):
                 outcomes.append("unmatched")
+            elif not _proves_itself(found[1], item):
+                outcomes.append("ignored")
             elif not new:
                 outcomes.append("duplicate")
                 repeated.append(found[0])
@@ -255,7 +273,8 @@ class WebhookProcessor:
         work, event = item.work, item.event
         return Seen(
             provider=work.provider,
-            dedupe_key=event.dedupe_key,
+            # What is believed by its URL is no duplicate: brought to another URL first, it would swallow the genuine one.
+            dedupe_key=None if event.trust is Trust.CAPABILITY else event.dedupe_key,
             type=event.type,
             message_id=UUID(work.message.id),
             attempt_id=item.attempt_id,
@@ -264,40 +283,67 @@ class WebhookProcessor:
             received_at=work.received_at,
         )
 
-    async def _confirm(self, items: Sequence[Item]) -> None:
-        """Hints that prove nothing: ask the provider. Each one asks, so that a forged hint cannot swallow the real one."""
+    async def _one_by_one(self, items: Sequence[Item], action: Callable[[Item], Awaitable[None]]) -> None:
+        """What may have to ask a provider, and so is no part of the batch's transaction."""
         if not items:
             return
         async with self._database.raw() as connection:
             await keep(connection, _bodies(items))
         gate = asyncio.Semaphore(ASKED_AT_ONCE)
 
-        async def ask(item: Item) -> None:
+        async def work(item: Item) -> None:
             async with gate:
-                await self._ask(item)
+                try:
+                    await action(item)
+                except DatabaseAway:
+                    raise
+                except Exception as error:
+                    self._postpone(item.work, error)
 
-        for ended in await asyncio.gather(*(ask(item) for item in items), return_exceptions=True):
+        for ended in await asyncio.gather(*(work(item) for item in items), return_exceptions=True):
             if ended is not None:
                 raise ended
 
-    async def _ask(self, item: Item) -> None:
-        work = item.work
-        try:
-            found = await self._transactions.repository.find_attempt(item.attempt_id, item.reference)
-            if found is None or found[1].provider != work.provider:
-                self._unmatched(item)
-                return
-            transaction, attempt = found
-            if attempt.status in MONEY_SEEN and not _adds_receipt(item.event, attempt):
-                work.outcome = "duplicate"
-                await self._transactions.publish(await self._last_events(transaction.id, transaction.version))
-                return
-            report = await self._checks.ask(transaction, attempt, origin=work.origin, hint=item.event.result)
-        except DatabaseAway:
-            raise
-        except Exception as error:
-            self._postpone(work, error)
+    async def _take_unordered(self, item: Item) -> None:
+        """Money that a customer sent by hand, if the URL proves that it is the provider who tells of it."""
+        work, event = item.work, item.event
+        on_its_url = work.attempt_id == confirmation_id(work.provider)
+        if event.trust is not Trust.SIGNED and not (event.trust is Trust.CAPABILITY and on_its_url):
+            _disbelieved(item, "not on the confirmation URL")
+            work.outcome = "ignored"
             return
+        attempt = work.message.attempt
+        taken = await self._unordered.take(
+            Told(
+                seen=replace(self._seen(item), dedupe_key=event.dedupe_key),
+                event=event,
+                origin=work.origin,
+                early=attempt < len(self._overtaken),
+                last=self._delay(Disposition(Ending.RETRY, overtaken=True), attempt) is None,
+            )
+        )
+        work.outcome = taken.outcome
+        if taken.outcome == "retried":
+            self._retry(work, taken.reason)
+        elif taken.outcome == "dead_lettered":
+            work.disposition = Disposition(Ending.DEAD, taken.reason)
+
+    async def _ask(self, item: Item) -> None:
+        """A hint that proves nothing: ask the provider. Each one asks, so that a forged hint cannot swallow the real one."""
+        work = item.work
+        if _names_only_the_payment(item):
+            await self._ask_about_refunds(item)
+            return
+        found = await self._transactions.repository.find_attempt(item.attempt_id, item.reference)
+        if found is None or not _fits(found[1], item):
+            self._unmatched(item)
+            return
+        transaction, attempt = found
+        if attempt.status in MONEY_SEEN and not _says_more(item.event, attempt):
+            work.outcome = "duplicate"
+            await self._transactions.publish(await self._last_events(transaction.id, transaction.version))
+            return
+        report = await self._checks.ask(transaction, attempt, origin=work.origin, hint=item.event.result)
         if report.refusal is not None:
             soon = report.refusal is Refusal.TOO_SOON
             work.disposition = Disposition(Ending.RETRY, f"not asked: {report.refusal.value}", overtaken=soon)
@@ -314,6 +360,82 @@ class WebhookProcessor:
         if not report.unit.events:
             unit = report.unit
             await self._transactions.publish(await self._last_events(unit.transaction.id, unit.base_version))
+
+    async def _ask_about_refunds(self, item: Item) -> None:
+        """A refund's event that names no refund of ours, only the payment: the provider tells which of them it is, or that
+        the refund was made elsewhere (in the provider's own dashboard), which is then taken into the books too."""
+        work, event = item.work, item.event
+        assert event.result is not None
+        found = await self._payment_of(work.provider, event)
+        if found is None:
+            self._unmatched(item)
+            return
+        transaction, payment = found
+        if await self._needs_no_question(work, transaction, event):
+            return
+        failed = event.result.verdict in (Verdict.DECLINED, Verdict.REVERSED)
+        reports = await self._checks.check_refunds(transaction.id, origin=work.origin, completed_too=failed)
+        if any(report.refusal is not None for report in reports):
+            self._retry(work, "not asked: too soon")
+            return
+        if any(report.result is not None and report.result.verdict is event.result.verdict for report in reports):
+            work.outcome = "settled" if any(report.unit and report.unit.events for report in reports) else "unchanged"
+            return
+        told = await self._checks.ask_elsewhere(transaction.id, payment, event.result)
+        if told is None:
+            self._retry(work, "not asked about a refund made elsewhere")
+        elif told.verdict in _UNDER_WAY and told.provider_references:
+            adopted = await self._refunds.adopt(transaction.id, payment, told, work.origin)
+            work.outcome = "settled" if adopted else "unchanged"
+        elif reports:
+            self._retry(work, f"the provider does not confirm it yet: {told.verdict.value}")
+        else:
+            work.outcome = "unchanged"
+
+    async def _needs_no_question(self, work: Work, transaction: Transaction, event: ProviderEvent) -> bool:
+        """Of an event that says only that a refund is on its way; then what becomes of it is decided.
+
+        Where the provider has told so itself of every refund it can mean, with their ids, a question would learn nothing,
+        and would keep the one about the end, which comes soon after, from being asked in time. Where the event overtook
+        the answer to the order, it waits once for that. An event with an id is of a refund that nobody here knows: of such
+        the provider is asked.
+        """
+        assert event.result is not None
+        if (
+            event.result.verdict is not Verdict.PROCESSING
+            or event.provider_references
+            or event.result.requested is None
+        ):
+            return False
+        told = await self._transactions.repository.get(transaction.id, None)
+        meant = [
+            attempt
+            for attempt in (told[1] if told else [])
+            if attempt.operation is Operation.REFUND
+            and attempt.status in _NO_END_YET
+            and attempt.amount == event.result.requested
+        ]
+        if meant and all(each.status is AttemptStatus.PROCESSING and each.provider_references for each in meant):
+            work.outcome = "unchanged"
+            return True
+        if work.message.attempt == 0 and any(each.status is AttemptStatus.CREATED for each in meant):
+            self._retry(work, "the answer to the order is not there yet")
+            return True
+        return False
+
+    async def _payment_of(self, provider: str, event: ProviderEvent) -> tuple[Transaction, Attempt] | None:
+        """The payment that a refund's event names, by our reference or an id of the provider."""
+        repository = self._transactions.repository
+        for reference in event.payment_references:
+            if OUR_REFERENCE.match(reference):
+                found = await repository.find_attempt(None, reference)
+                return found if found is not None and found[1].provider == provider else None
+        known = await repository.attempts_by_provider_reference(provider, event.payment_references)
+        return await repository.find_attempt(known[0][0], None) if known else None
+
+    def _retry(self, work: Work, reason: str) -> None:
+        work.disposition = Disposition(Ending.RETRY, reason, overtaken=True)
+        work.outcome = "retried"
 
     def _unmatched(self, item: Item) -> None:
         """No attempt of ours: it may have overtaken our commit; if it names nothing of ours it is somebody else's."""
@@ -346,8 +468,78 @@ class WebhookProcessor:
             self._metrics.lag.observe(max(0.0, (self._clock() - work.received_at).total_seconds()))
 
 
-def _proves_nothing(event: ProviderEvent) -> bool:
-    return event.trust is Trust.CONFIRM and event.result is not None
+_NO_END_YET = frozenset(
+    {AttemptStatus.CREATED, AttemptStatus.UNKNOWN, AttemptStatus.PROCESSING, AttemptStatus.REQUIRES_ACTION}
+)
+_UNDER_WAY = frozenset({Verdict.COMPLETED, Verdict.PROCESSING, Verdict.REQUIRES_ACTION})
+_TAKEN_BACK = frozenset({Verdict.REVERSED, Verdict.DISPUTED, Verdict.DISPUTE_WON})
+
+
+def _has_to_ask(item: Item) -> bool:
+    """Whether only the provider's own answer can be settled: the event proves nothing, or does not name its refund.
+
+    A collection can be asked about, so the token of its URL alone is never enough: else a body of another shape (M-Pesa's C2B
+    confirmation at the URL of a prompt) would be believed where the prompt's own callback is not.
+    """
+    trust, told = item.event.trust, item.event.result is not None
+    own_url = item.event.operation is Operation.COLLECT and item.work.attempt_id is not None
+    proves_nothing = trust is Trust.CONFIRM or (trust is Trust.CAPABILITY and own_url)
+    return (told and proves_nothing) or _names_only_the_payment(item)
+
+
+def _names_only_the_payment(item: Item) -> bool:
+    event = item.event
+    unnamed = item.attempt_id is None and item.reference is None
+    return (
+        event.operation is Operation.REFUND and unnamed and event.result is not None and bool(event.payment_references)
+    )
+
+
+def _fits(attempt: Attempt, item: Item) -> bool:
+    """What is told of a refund never settles a payment, whatever reference it names.
+
+    A hint that came to an attempt's own URL may be mistaken there (C-Pay tells a payout as it tells a payment): it only
+    makes us ask, and about what the attempt is.
+    """
+    own_hint = item.event.trust is Trust.CONFIRM and item.work.attempt_id is not None
+    agrees = own_hint or attempt.operation is item.event.operation
+    return attempt.provider == item.work.provider and agrees
+
+
+def _proves_itself(attempt: Attempt, item: Item) -> bool:
+    """What is believed by its URL must have come on one of ours, and speak of that attempt wherever it can be told.
+
+    A result of another order, brought to this one's URL, would otherwise decide it."""
+    event = item.event
+    if event.trust is not Trust.CAPABILITY:
+        return True
+    known = set(attempt.provider_references)
+    if item.work.attempt_id is None:
+        _disbelieved(item, "no token")
+    elif known & set(event.provider_references) or attempt.reference in event.references:
+        return True
+    elif known or event.references:
+        _disbelieved(item, "it speaks of another order")
+    else:
+        return True  # the order's answer was lost: the token alone knows
+    return False
+
+
+def _disbelieved(item: Item, reason: str) -> None:
+    work = item.work
+    log.warning(
+        "webhook.not_believed", message_id=work.message.id, provider=work.provider, type=item.event.type, reason=reason
+    )
+
+
+def _says_more(event: ProviderEvent, attempt: Attempt) -> bool:
+    """Whether a hint tells something of money that has been seen: that it went back, or its receipt. Money out (a refund,
+    a transfer, a purchase) goes back when it fails late."""
+    if event.result is not None and event.result.verdict in _TAKEN_BACK:
+        return True
+    out = attempt.operation is not Operation.COLLECT
+    late = out and event.result is not None and event.result.verdict is Verdict.DECLINED
+    return late or _adds_receipt(event, attempt)
 
 
 def _adds_receipt(event: ProviderEvent, attempt: Attempt) -> bool:

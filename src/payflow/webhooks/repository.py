@@ -106,6 +106,33 @@ async def begin(
     return units_from([row for row in rows if row["id"] is not None]), fresh
 
 
+async def remember(connection: RawConnection, seen: Seen, now: datetime) -> bool:
+    """Remember one event in the caller's transaction; False when it is remembered already. Who comes second waits."""
+    fresh = await connection.fetchval(
+        """
+        INSERT INTO webhook_events (provider, dedupe_key, type, message_id, outcome, received_at, processed_at)
+        VALUES ($1, $2, $3, $4, 'settled', $5, $6) ON CONFLICT DO NOTHING RETURNING true
+        """,
+        seen.provider,
+        seen.dedupe_key,
+        seen.type,
+        seen.message_id,
+        seen.received_at,
+        now,
+    )
+    return fresh is not None
+
+
+async def remember_transaction(connection: RawConnection, seen: Seen, transaction_id: UUID) -> None:
+    """What the remembered event led to, once that is written."""
+    await connection.execute(
+        "UPDATE webhook_events SET transaction_id = $3 WHERE provider = $1 AND dedupe_key = $2",
+        seen.provider,
+        seen.dedupe_key,
+        transaction_id,
+    )
+
+
 class WebhookRepository:
     def __init__(self, database: Database) -> None:
         self._database = database

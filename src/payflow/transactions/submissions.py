@@ -1,4 +1,5 @@
-"""What a customer gives when a payment asks for it (OTP, PIN, phone, birthday, address), passed on to the provider.
+"""What a customer gives when a payment asks for it (OTP, PIN, phone, birthday, address), passed on to the provider; and the
+merchant's own code for a transfer.
 
 The value lives in the request and in the call to the provider, and nowhere else: it is not part of the fingerprint of the
 Idempotency-Key, of any row, event or log. One submission at a time for an attempt, across all nodes, because providers count
@@ -6,6 +7,7 @@ wrong ones and a second one that overtakes the first could spend a try or pay tw
 """
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -22,10 +24,10 @@ from payflow.gateway.registry import Registry
 from payflow.idempotency.repository import Finished, KeyScope, forget, reserve
 from payflow.idempotency.service import IdempotencyService
 from payflow.infra.database import Database, RawConnection
-from payflow.payments.service import COLLECT_MARGIN_SECONDS, Reply
 from payflow.transactions import repository as sql
 from payflow.transactions.aggregate import Attempt, AttemptStatus, Transaction, Unit
 from payflow.transactions.lifecycle import Kind, Status
+from payflow.transactions.replies import PROVIDER_MARGIN_SECONDS, Reply
 from payflow.transactions.service import Transactions
 from payflow.transactions.views import transaction_json
 
@@ -52,13 +54,17 @@ class Submissions:
         idempotency: IdempotencyService,
         clock: Clock,
         settings: Settings,
+        kinds: Collection[Kind] = (Kind.PAYMENT, Kind.FUNDING),
     ) -> None:
+        """`kinds` are those it serves; every other transaction is not there."""
         self._database = database
         self._transactions = transactions
         self._registry = registry
         self._idempotency = idempotency
         self._clock = clock
-        self._seconds = settings.provider_timeout_seconds + COLLECT_MARGIN_SECONDS
+        self._kinds = kinds
+        self._word = "payment" if Kind.PAYMENT in kinds else next(iter(kinds)).value
+        self._seconds = settings.provider_timeout_seconds + PROVIDER_MARGIN_SECONDS
 
     async def submit(
         self, payment_id: UUID, user_id: UUID | None, submission: Submission, scope: KeyScope, origin: Origin
@@ -94,8 +100,8 @@ class Submissions:
 
     async def _own(self, payment_id: UUID, user_id: UUID | None) -> tuple[Transaction, list[Attempt]]:
         found = await self._transactions.repository.get(payment_id, user_id)
-        if found is None or found[0].kind not in (Kind.PAYMENT, Kind.FUNDING):
-            raise NotFound("There is no such payment, or it is not yours.")
+        if found is None or found[0].kind not in self._kinds:
+            raise NotFound(f"There is no such {self._word}, or it is not yours.")
         return found
 
     async def _expected(self, transaction: Transaction, attempts: list[Attempt], given: ActionType) -> _Expected:
@@ -104,11 +110,11 @@ class Submissions:
         waits = transaction.status is Status.REQUIRES_ACTION and attempt.status is AttemptStatus.REQUIRES_ACTION
         if not waits or wanted != given.value:
             state = f"waits for {wanted}" if waits else f"is {transaction.status.value}"
-            raise Conflict(f"The payment {state}; it does not wait for {given.value}.", code="nothing_to_submit")
+            raise Conflict(f"The {self._word} {state}; it does not wait for {given.value}.", code="nothing_to_submit")
         provider = self._registry.get(attempt.provider)
         credentials = await self._registry.credentials(attempt.provider)
         if credentials is None or not isinstance(provider, TakesOtp):
-            raise Conflict("The payment's provider takes nothing from the customer here.", code="nothing_to_submit")
+            raise Conflict(f"The {self._word}'s provider takes nothing of the kind here.", code="nothing_to_submit")
         declaration = self._registry.declaration(attempt.provider)
         query = replace(attempt.query(), customer=transaction.customer)
         return _Expected(attempt, query, provider, credentials.current, declaration.first_check_after)
@@ -123,7 +129,7 @@ class Submissions:
             if not await reserve(connection, scope, fingerprint, transaction.id, until, keep):
                 return False
             if not await sql.claim_submission(connection, attempt.id, now, until):
-                raise InFlight("Something is being submitted for this payment already.", retry_after=2)
+                raise InFlight(f"Something is being submitted for this {self._word} already.", retry_after=2)
             return True
 
         return await self._database.in_transaction(work)

@@ -1,0 +1,64 @@
+"""The page after a hosted checkout says what is known, to who holds the payment's token; and decides nothing."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.house import House, Merchant, Urls, running_house
+
+
+@pytest.fixture(scope="module")
+async def shop(urls: Urls) -> AsyncIterator[House]:
+    async with running_house(urls, amqp_url="", simulator={"customer_delay_seconds": 0.05}) as house:
+        yield house
+
+
+@pytest.fixture
+async def ada(shop: House) -> Merchant:
+    return await shop.merchant()
+
+
+async def page(shop: House, **params: Any) -> str:
+    answer = await shop.client().get("/checkout/return", params=params)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.headers["cache-control"] == "no-store"
+    return answer.text
+
+
+async def test_without_the_token_it_knows_only_that_somebody_came_back(shop: House, ada: Merchant) -> None:
+    plain = await page(shop)
+    assert "You are back from the payment page." in plain
+    started = await ada.pay(amount="500.00")
+    await shop.until(ada, started["id"], "completed")
+    for params in (
+        {"reference": started["reference"]},
+        {"reference": started["reference"], "status": "successful", "trxref": started["reference"]},
+        {"reference": started["reference"], "client_token": started["client_token"][:-4] + "AAAA"},
+        {"reference": started["reference"], "client_token": "pf_client_"},
+        {"reference": "<script>alert(1)</script>"},
+    ):
+        assert await page(shop, **params) == plain, params
+
+
+async def test_with_it_the_books_are_told(shop: House, ada: Merchant) -> None:
+    started = await ada.pay(amount="500.00")
+    await shop.until(ada, started["id"], "completed")
+    paid = await page(shop, client_token=started["client_token"])
+    assert "Your payment of 500.00 NGN is confirmed." in paid
+    assert await page(shop, client_token=started["client_token"], reference=started["reference"]) == paid
+    other = await ada.pay()
+    assert await page(shop, client_token=started["client_token"], reference=other["reference"]) == await page(shop)
+
+
+async def test_what_the_address_says_decides_nothing(shop: House, ada: Merchant) -> None:
+    await shop.outcome("paystack", "silent", times=1)
+    started = await ada.pay()
+    before = await ada.payment(started["id"])
+    told = await page(shop, client_token=started["client_token"], reference=started["reference"], status="successful")
+    assert told == await page(shop)
+    assert await ada.payment(started["id"]) == before
+    cancelled = await ada.post(f"/payments/{started['id']}/cancel")
+    assert cancelled.json()["status"] == "cancelled"
+    assert "was not made, as far as we know" in await page(shop, client_token=started["client_token"])

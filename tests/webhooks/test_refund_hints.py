@@ -1,0 +1,187 @@
+"""Paystack's refund events name no refund: they make us ask, unless they say only what the provider has told already."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from payflow.core.clock import utc_now
+from payflow.infra.queue.port import Message
+from payflow.webhooks.processing import Disposition, Ending
+from tests.house import House, Merchant, Urls, running_house
+from tests.webhooks.desk import attempt_of, counted, encoded
+
+PART_MINOR = 20_000
+
+
+@pytest.fixture(scope="module")
+async def desk(urls: Urls) -> AsyncIterator[House]:
+    """A house as it is by default: a refund is asked about once in five seconds. The test itself brings the events."""
+    async with running_house(
+        urls,
+        simulator={"deliver_webhooks": False},
+        timer_interval_seconds=3_600.0,
+        check_min_interval_seconds=None,
+        amqp_url="",
+    ) as house:
+        yield house
+
+
+class Refunded:
+    """A paid payment with refunds under way that end only when told."""
+
+    def __init__(self, house: House, merchant: Merchant, payment: dict[str, Any]) -> None:
+        self.house, self.merchant, self.id = house, merchant, payment["id"]
+        self.reference = attempt_of(payment)["reference"]
+
+    async def refund(self, amount: str = "200.00", outcome: str = "silent") -> dict[str, Any]:
+        await self.house.outcome("paystack", outcome, operation="refund", times=1)
+        answer = await self.merchant.post(f"/payments/{self.id}/refund", key=str(uuid4()), json={"amount": amount})
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    async def hint(self, status: str, minor: int = PART_MINOR, delivery: int = 0, **more: Any) -> Disposition:
+        """Bring an event straight to the worker's desk."""
+        data = {"status": status, "transaction_reference": self.reference, "amount": str(minor), "currency": "NGN"}
+        body = encoded({"event": f"refund.{status}", "data": {**data, **more}})
+        headers = {"provider": "paystack", "received_at": utc_now().isoformat(), "trust": "signed"}
+        (end,) = await self.house.services.webhooks.process([Message(str(uuid4()), body, headers, delivery)])
+        return end
+
+    async def settle(self) -> None:
+        answer = await self.house.act("paystack", self.reference, "refund_settle")
+        assert answer.is_success, answer.text
+
+    async def now(self) -> dict[str, Any]:
+        return await self.merchant.payment(self.id)
+
+    async def refunds(self) -> list[tuple[str, str]]:
+        return [(refund["status"], refund["amount"]) for refund in (await self.now())["refunds"]]
+
+    async def forget_answer(self, status: str) -> None:
+        """As it is while the provider's answer has not been written down, or was lost."""
+        async with self.house.services.database.raw() as connection:
+            await connection.execute(
+                "UPDATE attempts SET provider_references = '{}', status = $2"
+                " WHERE transaction_id = $1 AND operation = 'refund'",
+                UUID(self.id),
+                status,
+            )
+
+
+async def paid(house: House) -> Refunded:
+    ada = await house.merchant()
+    started = await ada.pay("paystack", amount="500.00")
+    await house.act("paystack", (await ada.payment(started["id"]))["attempts"][0]["reference"], "pay")
+    verified = await ada.post(f"/payments/{started['id']}/verify", key=str(uuid4()))
+    assert verified.json()["status"] == "completed", verified.text
+    return Refunded(house, ada, await ada.payment(started["id"]))
+
+
+async def questions(house: House) -> int:
+    rows = (await house.simulator.get("/_control/requests", params={"provider": "paystack"})).json()["requests"]
+    return sum("/refund" in row["path"] and row["method"] == "GET" for row in rows)
+
+
+@pytest.mark.parametrize("status", ["pending", "processing"])
+async def test_what_the_provider_has_told_already_needs_no_question(desk: House, status: str) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    asked, unchanged = await questions(desk), counted(desk, "paystack", "unchanged")
+    before = await payment.now()
+    assert (await payment.hint(status)).ending is Ending.DONE
+    assert counted(desk, "paystack", "unchanged") == unchanged + 1
+    assert await questions(desk) == asked
+    assert await payment.now() == before
+
+
+async def test_the_end_is_asked_for_at_once_after_events_in_quick_succession(desk: House) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    for status in ("pending", "processing"):
+        assert (await payment.hint(status)).ending is Ending.DONE
+    await payment.settle()
+    end = await payment.hint("processed")
+    assert (end.ending, end.reason) == (Ending.DONE, "")
+    assert await payment.refunds() == [("completed", "200.00")]
+    assert (await payment.now())["status"] == "partially_refunded"
+
+
+async def test_a_late_event_of_the_way_after_the_end_changes_nothing(desk: House) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    await payment.settle()
+    assert (await payment.hint("processed")).ending is Ending.DONE
+    await payment.hint("processing")
+    assert await payment.refunds() == [("completed", "200.00")]
+
+
+@pytest.mark.parametrize(("status", "delivery"), [("processing", 0), ("unknown", 0), ("created", 1)])
+async def test_where_the_orders_answer_is_missing_the_provider_is_asked(
+    desk: House, status: str, delivery: int
+) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    told = (await payment.now())["attempts"][-1]["provider_references"]
+    await payment.forget_answer(status)
+    asked = await questions(desk)
+    assert (await payment.hint("processing", delivery=delivery)).ending is Ending.DONE
+    assert await questions(desk) > asked
+    assert (await payment.now())["attempts"][-1]["provider_references"] == told
+
+
+async def test_an_event_that_overtook_the_orders_answer_waits_for_it_once(desk: House) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    await payment.forget_answer("created")
+    asked = await questions(desk)
+    end = await payment.hint("pending")
+    assert (end.ending, end.reason) == (Ending.RETRY, "the answer to the order is not there yet")
+    assert end.delay_seconds == desk.settings.overtaken_delays_seconds[0]
+    assert await questions(desk) == asked
+
+
+async def test_the_end_does_not_wait_for_the_orders_answer(desk: House) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    await payment.forget_answer("created")
+    await payment.settle()
+    assert (await payment.hint("processed")).ending is Ending.DONE
+    assert await payment.refunds() == [("completed", "200.00")]
+
+
+async def test_one_of_two_without_an_answer_is_asked_about(desk: House) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    await payment.refund(outcome="dropped_after_charging")
+    asked = await questions(desk)
+    await payment.hint("processing")
+    assert await questions(desk) > asked
+
+
+@pytest.mark.parametrize("minor", [PART_MINOR + 1, PART_MINOR - 1])
+async def test_an_event_of_another_amount_is_of_another_refund(desk: House, minor: int) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    asked = await questions(desk)
+    await payment.hint("processing", minor)
+    assert await questions(desk) > asked
+
+
+async def test_an_event_with_an_id_that_nobody_knows_is_asked_about(desk: House) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    asked = await questions(desk)
+    await payment.hint("processing", id=987_654_321)
+    assert await questions(desk) > asked
+
+
+@pytest.mark.parametrize("status", ["processed", "failed", "needs-attention"])
+async def test_an_event_that_says_more_is_asked_about(desk: House, status: str) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    asked = await questions(desk)
+    await payment.hint(status)
+    assert await questions(desk) > asked
+    assert await payment.refunds() == [("processing", "200.00")]
