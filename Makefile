@@ -22,7 +22,7 @@ demo: $(RUN) ## play payments, refunds and failovers from start to end and show 
 	$(BIN)/payflow demo $(ARGS)
 
 # Two processes, each with a database, queues and keys of its own; a file stays whole in one of them.
-WHOLE = -n 2 --dist loadfile --cov --cov-branch --cov-report=term --cov-fail-under=90
+WHOLE = -n 4 --dist loadfile
 # A part of the suite (ARGS="-k webhooks") prints no coverage: it says nothing of the whole.
 test: lint ## check style and types, then run all tests against real servers
 	$(BIN)/python -m tests.services.ensure -- \

@@ -138,6 +138,9 @@ class Caller:
         await self.stage.house.outcome("cpay", "silent", times=1)
         return await self.merchant.pay("cpay", method="otp")
 
+    async def _payment_waiting_for_older_otp(self) -> dict[str, Any]:
+        return await self._payment_waiting_for_otp()
+
     async def _refund(self) -> dict[str, Any]:
         payment = await self.merchant.pay("stripe")
         await self.stage.house.until(self.merchant, payment["id"], "completed")
