@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import aio_pika
@@ -15,7 +16,7 @@ from payflow.infra.database import Database
 from payflow.infra.queue.dead_letters import DeadLetter, DeadLetters, drain_dead_letters
 from payflow.infra.queue.port import Message, QueueAway
 from payflow.infra.queue.rabbitmq import RabbitQueue
-from payflow.infra.queue.rabbitmq_link import named
+from payflow.infra.queue.rabbitmq_link import connect, named
 from payflow.infra.queue.rabbitmq_message import from_delivered
 from tests.queue.constants import SHORT
 from tests.queue.harness import message, open_rabbit, until_reachable
@@ -151,6 +152,21 @@ async def test_starting_and_closing_do_not_wait_for_a_broker_that_never_answers(
                 with pytest.raises(QueueAway):
                     await call
         await queue.close()
+
+
+async def test_a_connection_that_did_not_come_up_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aio-pika would close it when it is collected, with a warning if no event loop runs there."""
+    tried: list[aio_pika.Connection] = []
+
+    class Noted(aio_pika.Connection):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            tried.append(self)
+
+    monkeypatch.setattr(aio_pika, "Connection", Noted)
+    with pytest.raises(ConnectionError):
+        await connect("amqp://guest:guest@127.0.0.1:1/")
+    assert [connection.is_closed for connection in tried] == [True]
 
 
 def test_a_connection_is_named_and_the_urls_own_words_stand() -> None:

@@ -7,9 +7,10 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import aio_pika
 import asyncpg
 import redis.asyncio
+
+from payflow.infra.queue.rabbitmq_link import connect
 
 OLDEST_POSTGRES = 15
 OLDEST_REDIS = 7
@@ -74,7 +75,7 @@ async def probe_rabbitmq(url: str) -> None:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
-            connection = await aio_pika.connect(url)
+            connection = await connect(url)
             try:
                 await connection.channel()
             finally:

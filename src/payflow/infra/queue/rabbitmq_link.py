@@ -32,7 +32,14 @@ _HEARTBEAT_SECONDS = 15  # the broker gives a vanished worker's messages to othe
 
 async def connect(url: str) -> AbstractConnection:
     """A plain aio-pika connection, not a robust one."""
-    return await aio_pika.connect(url, timeout=CONNECT_SECONDS)
+    connection = aio_pika.Connection(URL(url))
+    try:
+        await connection.connect(timeout=CONNECT_SECONDS)
+    except BaseException:
+        # One that never came up would be closed when it is collected, which may be where no event loop runs.
+        await connection.close()
+        raise
+    return connection
 
 
 class Link:
