@@ -18,7 +18,7 @@ help: ## list these commands
 run: $(RUN) ## start everything in one process, with embedded servers where no URL is set
 	$(BIN)/payflow dev $(ARGS)
 
-demo: $(RUN) ## play payments, refunds and failovers from start to end and show them
+demo: $(RUN) ## play payments, refunds, failovers and a wallet from start to end and show them
 	$(BIN)/payflow demo $(ARGS)
 
 # Two processes, each with a database, queues and keys of its own; a file stays whole in one of them.

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aio_pika
 import httpx
@@ -13,8 +14,9 @@ import pytest
 
 from payflow.bootstrap import Services, build_services
 from payflow.cli.demo import Demo, demo_settings, drained
-from payflow.cli.shop import DemoFailed
-from payflow.cli.stack import running_stack
+from payflow.cli.purse import Purse, check_statement
+from payflow.cli.shop import DemoFailed, Shop
+from payflow.cli.stack import Stack, running_stack
 from payflow.core.settings import Settings
 from tests.cli.conftest import Run, Start, free_port
 from tests.house import Urls
@@ -49,18 +51,35 @@ TABLE = [
 ]
 
 
-def table(out: str) -> list[list[str]]:
-    """The cells of the table at the end, but for the number of events; cut where its columns are."""
+WALLET_STORIES = [
+    ["payment.initiated", "payment.requires_action", "payment.completed", "wallet.credited"],
+    ["withdrawal.initiated", "wallet.held", "withdrawal.processing", "withdrawal.completed", "wallet.debited"],
+    ["airtime.initiated", "wallet.held", "airtime.completed", "wallet.debited"],
+]
+WALLET = ["10000.50 NGN available, 0.00 held"]
+WALLET += ["6500.25 NGN available, 3500.25 held", "6500.25 NGN available, 0.00 held"]
+WALLET += ["6000.25 NGN available, 0.00 held"] * 2
+STATEMENT = [
+    ["entry", "for", "provider", "amount", "balance"],
+    ["funding", "funding", "paystack", "10000.50", "10000.50"],
+    ["hold", "withdrawal", "paystack", "-3500.25", "6500.25"],
+    ["hold", "airtime", "vtpass", "-500.00", "6000.25"],
+]
+
+
+def table(out: str, first: str) -> list[list[str]]:
+    """The cells of the table with this first heading, cut where its columns are."""
     lines = out.splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("what "))
+    start = next(number for number, line in enumerate(lines) if line.strip().startswith(f"{first} "))
     columns = [match.span() for match in re.finditer("-+", lines[start + 1])]
-    head, *rows = [[line[begin:end].strip() for begin, end in columns] for line in _block(lines[start:])]
-    assert all(int(row[5]) >= 2 for row in rows)
-    return [row[:5] + row[6:] for row in (head, *rows)]
+    rows = [lines[start], *lines[start + 2 :]]
+    end = next(number for number, line in enumerate(rows) if not line or "GET" in line)
+    return [[line[slice(*column)].strip() for column in columns] for line in rows[:end]]
 
 
-def _block(lines: list[str]) -> list[str]:
-    return [line for line in lines[: lines.index("")] if not line.startswith("---")]
+def without(rows: list[list[str]], *headings: str) -> list[list[str]]:
+    kept = [place for place, heading in enumerate(rows[0]) if heading not in headings]
+    return [[row[place] for place in kept] for row in rows]
 
 
 def assert_all_was_shown(out: str) -> None:
@@ -68,8 +87,9 @@ def assert_all_was_shown(out: str) -> None:
     shown = [
         events for payment in frames(out) if (events := [kind for kind in payment if kind != "snapshot"])
     ]  # giving money back is not watched
-    assert len(shown) == len(PROVIDERS) + 4
-    for events in shown:
+    assert len(shown) == len(PROVIDERS) + 4 + 3
+    assert shown[-3:] == WALLET_STORIES
+    for events in shown[:-3]:
         assert events[0] == "payment.initiated"
         assert events[-1] == "payment.completed"
         assert [kind for kind in events if kind == events[0]] == events[:1]
@@ -79,8 +99,17 @@ def assert_all_was_shown(out: str) -> None:
     assert [out.count(f": {status}, 5000.00 NGN") for status in ("partially_refunded", "refunded")] == [1, 1]
     assert "Chosen: moniepoint, fits; number 3 in the order; flutterwave was skipped: drained" in out
     assert "Attempts: flutterwave refused, moniepoint succeeded" in out
-    assert table(out) == TABLE
-    assert out.endswith("OK: 11 payments and 3 refunds completed, every frame in order, GET agrees.")
+    payments = table(out, "what")
+    assert without(payments, "events") == TABLE
+    assert all(int(row[payments[0].index("events")]) >= 2 for row in payments[1:])
+    assert [line.partition(" → ")[2] for line in out.splitlines() if "GET  /wallet →" in line] == WALLET
+    assert "POST /wallet/resolve-account 0123456789 → ADA OBI" in out
+    assert without(table(out, "time"), "time", "reference") == STATEMENT
+    assert re.search(r"^  \d+ entries at .*: no breaks, no warnings\.$", out, re.MULTILINE)
+    assert out.endswith(
+        "OK: 11 payments and 3 refunds completed, every frame in order, GET agrees; "
+        "the wallet, its statement and the books agree too."
+    )
 
 
 @pytest.fixture
@@ -151,31 +180,88 @@ async def test_a_provider_drained_for_the_demo_is_in_use_again_whatever_happens(
         assert await services.drains.names() == frozenset()
 
 
-@pytest.mark.parametrize(
-    ("provider", "outcome", "reason"),
-    [
-        ("paystack", "decline", "the refund ended failed: The refund failed."),
-        ("stripe", "silent", "the refund did not end within 4 s (last seen: processing)"),
-    ],
-)
-async def test_demo_fails_when_money_does_not_go_back(
-    servers: dict[str, str], capsys: pytest.CaptureFixture[str], provider: str, outcome: str, reason: str
-) -> None:
+@pytest.fixture
+async def stack(servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stack]:
+    """In the test's own process, with customers who do not think for long."""
+    monkeypatch.setenv("PAYFLOW_SIMULATOR_CUSTOMER_DELAY_SECONDS", "0.05")
     settings = Settings(
         _env_file=None,
         database_url=servers["DATABASE_URL"],
         redis_url=servers["REDIS_URL"],
         redis_prefix=servers["PAYFLOW_REDIS_PREFIX"],
-        log_level="ERROR",
+        withdrawal_approval_minor={"NGN": 0},  # which the demo must not wait for
     )
-    async with running_stack(demo_settings(settings), any_port=True) as stack:
-        async with httpx.AsyncClient(base_url=stack.simulator_url, trust_env=False) as simulator:
-            order = {"provider": provider, "outcome": outcome, "operation": "refund"}
-            assert (await simulator.post("/_control/outcomes", json=order)).is_success
-        assert await Demo(stack, timeout_seconds=4).run() == 1
+    async with running_stack(demo_settings(settings), any_port=True) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("provider", "operation", "outcome", "reason"),
+    [
+        ("paystack", "refund", "decline", "the refund ended failed: The refund failed."),
+        ("stripe", "refund", "silent", "the refund did not end within 4 s (last seen: processing)"),
+        ("vtpass", "purchase", "decline", "it went from airtime.initiated to airtime.failed"),
+    ],
+)
+async def test_demo_fails_when_money_does_not_go_where_it_should(
+    stack: Stack, capsys: pytest.CaptureFixture[str], provider: str, operation: str, outcome: str, reason: str
+) -> None:
+    await stack.control("/outcomes", {"provider": provider, "outcome": outcome, "operation": operation})
+    assert await Demo(stack, timeout_seconds=4).run() == 1
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == f"FAILED: {reason}"
     assert "OK: " not in out
+
+
+async def test_a_wallet_that_is_wrong_by_one_unit_fails_the_demo_at_the_wallet_and_at_the_books(stack: Stack) -> None:
+    purse = Purse(stack)
+    *spending, (_, statement), (_, books) = purse.steps()
+    async with httpx.AsyncClient(base_url=stack.url + "/api/v1", trust_env=False) as client:
+        shop = Shop(stack.url, client, timeout_seconds=10)
+        await shop.sign_in()
+        for _, step in spending:
+            await step(shop)
+        await statement(shop)
+        await books(shop)
+        async with stack.services.database.transaction() as connection:
+            await connection.execute("SET LOCAL session_replication_role = replica")
+            await connection.execute("UPDATE wallets SET available_minor = available_minor + 1")
+        with pytest.raises(
+            DemoFailed, match="the wallet has 600026 available and 0 held, but it should be 600025 and 0"
+        ):
+            await statement(shop)
+        with pytest.raises(DemoFailed, match=f"1 breaks, the first in wallet {shop.user_id} NGN, .* 600026, held 0"):
+            await books(shop)
+
+
+ENTRIES: list[dict[str, Any]] = [
+    {"type": "funding", "amount_minor": 900, "balance_minor": 900, "balance": "9.00"},
+    {"type": "hold", "amount_minor": -250, "balance_minor": 650, "balance": "6.50"},
+]
+ENTRIES = [{**entry, "transaction_id": str(number), "reference": f"r{number}"} for number, entry in enumerate(ENTRIES)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "available", "reason"),
+    [
+        ({}, 650, None),
+        ({"balance_minor": 651}, 650, "says 6.50 after r1, which makes 650"),
+        ({"balance": "6.51"}, 650, "says 6.51 after r1, which makes 650"),
+        ({"amount_minor": -249}, 650, "the statement tells"),
+        ({"transaction_id": "0"}, 650, "the statement tells"),
+        ({}, 651, "ends with 650, but the wallet has 651"),
+    ],
+)
+def test_a_statement_is_added_up_again(changed: dict[str, Any], available: int, reason: str | None) -> None:
+    entries = [ENTRIES[0], {**ENTRIES[1], **changed}]
+    expected = [("funding", 900, "0"), ("hold", -250, "1")]
+    if reason is None:
+        check_statement(entries, expected, available)
+        return
+    with pytest.raises(DemoFailed, match=reason):
+        check_statement(entries, expected, available)
+    with pytest.raises(DemoFailed, match="the statement tells"):
+        check_statement(entries[:1], expected, available)
 
 
 async def test_demo_says_in_one_sentence_what_did_not_come(run: Run, servers: dict[str, str]) -> None:

@@ -176,6 +176,7 @@ class Cluster:
             PAYFLOW_SIMULATOR_PORT=str(self._simulator_port),
             PAYFLOW_SIMULATOR_PAYSTACK_WEBHOOK_URL=f"{hooks}/paystack",
             PAYFLOW_SIMULATOR_STRIPE_WEBHOOK_URL=f"{hooks}/stripe",
+            PAYFLOW_SIMULATOR_VTPASS_WEBHOOK_URL=f"{hooks}/vtpass",
             PAYFLOW_SIMULATOR_AUTOMATIC_CUSTOMER="false",
         )
         await self._until_it_answers(process, "/")
@@ -218,9 +219,13 @@ class Cluster:
         account = {"email": f"{uuid4().hex}@example.com", "password": "correct horse battery", "name": "Ada's Shop"}
         registered = await client.post("/api/v1/auth/register", json=account)
         assert registered.status_code == 201, registered.text
-        login = await client.post("/api/v1/auth/login", json={k: account[k] for k in ("email", "password")})
+        return await self.log_in(node, registered.json(), account["password"])
+
+    async def log_in(self, node: Process, user: dict[str, Any], password: str) -> Merchant:
+        client = self._client(node.url)
+        login = await client.post("/api/v1/auth/login", json={"email": user["email"], "password": password})
         assert login.status_code == 200, login.text
-        return self._as(client, registered.json(), login.json())
+        return self._as(client, user, login.json())
 
     def elsewhere(self, merchant: Merchant, node: Process) -> Merchant:
         """The same merchant, talking to another node."""

@@ -14,15 +14,34 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DiesOnceAnswered(httpx.AsyncBaseTransport):
-    """The provider has taken the order and its answer has arrived; nobody here will ever read it."""
+# Orders of money out: Paystack's transfer (its recipient is made by another POST before), and VTPass' purchase.
+MONEY_OUT = ("/transfer", "/pay")
 
-    def __init__(self) -> None:
+
+class DiesBeforeSending(httpx.AsyncBaseTransport):
+    """The order is written down and its money held; not a byte of it leaves."""
+
+    def __init__(self, *paths: str) -> None:
+        self._paths = paths
+        self._inner = httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and request.url.path.endswith(self._paths):
+            die()
+        return await self._inner.handle_async_request(request)
+
+
+class DiesOnceAnswered(httpx.AsyncBaseTransport):
+    """The provider has taken the order and its answer has arrived; nobody here will ever read it. Without paths it is the
+    first POST: Daraja's token is fetched by GET before."""
+
+    def __init__(self, *paths: str) -> None:
+        self._paths = paths or ("",)
         self._inner = httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._inner.handle_async_request(request)
-        if request.method == "POST":  # Daraja's token is fetched by GET before
+        if request.method == "POST" and request.url.path.endswith(self._paths):
             await response.aread()
             die()
         return response

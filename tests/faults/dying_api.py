@@ -1,4 +1,4 @@
-"""An API node that kills itself: `python -m tests.faults.dying_api provider-answered|committed`."""
+"""An API node that kills itself: `python -m tests.faults.dying_api provider-answered|committed|held|transferred`."""
 
 import sys
 from typing import Any
@@ -10,7 +10,7 @@ from payflow.cli.serving import server_config
 from payflow.core.logging import configure_logging
 from payflow.core.settings import Settings
 from payflow.main import create_app
-from tests.faults.dying import DiesBeforePublishing, DiesOnceAnswered
+from tests.faults.dying import MONEY_OUT, DiesBeforePublishing, DiesBeforeSending, DiesOnceAnswered
 
 
 def main(point: str) -> None:
@@ -19,6 +19,8 @@ def main(point: str) -> None:
     collaborators: dict[str, dict[str, Any]] = {
         "provider-answered": {"transport": DiesOnceAnswered()},
         "committed": {"publisher": DiesBeforePublishing},
+        "held": {"transport": DiesBeforeSending(*MONEY_OUT)},
+        "transferred": {"transport": DiesOnceAnswered(*MONEY_OUT)},
     }
     app = create_app(build_services(settings, **collaborators[point]))
     uvicorn.Server(server_config(app, settings.host, settings.port)).run()

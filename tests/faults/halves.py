@@ -9,9 +9,11 @@ KILLED = -9
 WHOLE_LIFE = ["payment.initiated", "payment.requires_action", "payment.completed"]
 
 
-async def half_state(cluster: Cluster, ada: Merchant) -> dict[str, Any]:
-    """All rows of this merchant's only payment."""
-    [transaction] = await cluster.rows("SELECT * FROM transactions WHERE user_id::text = $1", ada.id)
+async def half_state(cluster: Cluster, ada: Merchant, kind: str = "payment") -> dict[str, Any]:
+    """All rows of this merchant's only transaction of the kind."""
+    [transaction] = await cluster.rows(
+        "SELECT * FROM transactions WHERE user_id::text = $1 AND kind = $2", ada.id, kind
+    )
     about = transaction["id"]
     return {
         "id": str(about),

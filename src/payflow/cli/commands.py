@@ -117,7 +117,7 @@ async def _demo_users(services: Services) -> None:
 def demo(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a payment to end.")] = 30.0,
 ) -> None:
-    """Take a payment with each provider through the simulator, and show it live."""
+    """Take payments and give some back, fill a wallet and spend from it, at simulated providers, and check it all live."""
     settings = demo_settings(Settings())
     configure_logging(settings.log_level)
     raise typer.Exit(asyncio.run(_demo(settings, timeout)))

@@ -1,8 +1,9 @@
 """`payflow demo`: what PayFlow does, shown live and checked as a doubtful customer would check it.
 
-A payment with each provider, one that its customer pays step by step, money given back in parts and at once, and payments
-that find another provider where one is drained or refuses. Exit 0 only if every payment completed, its frames had no gap,
-what `GET` tells is what the socket told, and every refund came to its end; else 1, with the reason.
+A payment with each provider, one that its customer pays step by step, money given back in parts and at once, payments that
+find another provider where one is drained or refuses, and a wallet that is filled and spent from (`purse`). Exit 0 only if
+every payment completed, its frames had no gap, what `GET` tells is what the socket told, every refund came to its end, and
+wallet, statement and books agree; else 1, with the reason.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -14,7 +15,8 @@ import httpx
 import websockets
 
 from payflow.bootstrap import Services
-from payflow.cli.shop import DemoFailed, Sale, Shop, say
+from payflow.cli.purse import Purse
+from payflow.cli.shop import DemoFailed, Sale, Shop, Step, in_columns, say
 from payflow.cli.stack import Stack
 from payflow.core.ids import uuid7
 from payflow.core.money import Money
@@ -88,8 +90,6 @@ UNNAMED: dict[str, Any] = {
 }
 PART = "1500.00"
 
-Step = tuple[str, Callable[[Shop], Awaitable[None]]]
-
 
 class Demo:
     """`run` goes through all the steps; what they took stands in `sales`, in their order."""
@@ -97,6 +97,7 @@ class Demo:
     def __init__(self, stack: Stack, *, timeout_seconds: float) -> None:
         self._stack = stack
         self._timeout = timeout_seconds
+        self._purse = Purse(stack)
         self.sales: list[Sale] = []
 
     async def run(self) -> int:
@@ -117,7 +118,10 @@ class Demo:
             return 1
         say("\n" + table(self.sales))
         refunds = sum(len(sale.payment["refunds"]) for sale in self.sales)
-        say(f"\nOK: {len(self.sales)} payments and {refunds} refunds completed, every frame in order, GET agrees.")
+        say(
+            f"\nOK: {len(self.sales)} payments and {refunds} refunds completed, every frame in order, GET agrees; "
+            "the wallet, its statement and the books agree too."
+        )
         return 0
 
     async def _play(self) -> None:
@@ -145,6 +149,7 @@ class Demo:
             (f"no provider named: {_amount(UNNAMED)}, PayFlow chooses", self._routed),
             ("failover: the provider chosen just now is drained", self._drained),
             ("failover: the provider chosen first refuses", self._refused),
+            *self._purse.steps(),
         ]
 
     async def _direct(self, shop: Shop) -> None:
@@ -186,9 +191,7 @@ class Demo:
     async def _refused(self, shop: Shop) -> None:
         """One refusal of the simulated provider that an unnamed payment went to before."""
         name = self._sale("provider chosen").payment["provider"]
-        order = {"provider": name, "outcome": "refuse", "times": 1}
-        async with httpx.AsyncClient(base_url=self._stack.simulator_url, trust_env=False, timeout=60) as simulator:
-            (await simulator.post("/_control/outcomes", json=order)).raise_for_status()
+        await self._stack.control("/outcomes", {"provider": name, "outcome": "refuse", "times": 1})
         sale = await shop.pay(f"{name} refused", UNNAMED)
         went = [(attempt["provider"], attempt["status"]) for attempt in sale.collecting]
         second = sale.payment["provider"]
@@ -237,17 +240,7 @@ async def _set_drained(services: Services, provider: str, user_id: UUID, out_of_
 def table(sales: Sequence[Sale]) -> str:
     """What was taken, one line each, in columns."""
     head = ("what", "provider", "amount", "way", "status", "events", "refunded")
-    rows = [head, *(_row(sale) for sale in sales)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    to_the_right = {"amount", "events", "refunded"}
-
-    def line(cells: Sequence[str]) -> str:
-        return "  ".join(
-            cell.rjust(width) if name in to_the_right else cell.ljust(width)
-            for cell, width, name in zip(cells, widths, head, strict=True)
-        ).rstrip()
-
-    return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in rows[1:])])
+    return in_columns(head, [_row(sale) for sale in sales], to_the_right={"amount", "events", "refunded"})
 
 
 def _row(sale: Sale) -> tuple[str, ...]:
@@ -280,5 +273,6 @@ def _first(group: BaseException) -> BaseException:
 
 
 def demo_settings(settings: Settings) -> Settings:
-    """Quieter than a server, since its output is for reading; and no draw, so that two unnamed payments go the same way."""
-    return settings.model_copy(update={"log_level": "ERROR", "provider_weights": {}})
+    """Quieter than a server, since its output is for reading; no draw, so that two unnamed payments go the same way; and no
+    approval, since nobody else is there to give it."""
+    return settings.model_copy(update={"log_level": "ERROR", "provider_weights": {}, "withdrawal_approval_minor": {}})

@@ -5,6 +5,7 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -43,12 +44,15 @@ class Sale:
 
 
 class Shop:
+    """It talks to the API as a merchant; `get` and `post` raise DemoFailed for any other answer than the expected one."""
+
     def __init__(self, url: str, client: httpx.AsyncClient, *, timeout_seconds: float) -> None:
         self._url = url
         self._client = client
-        self._timeout = timeout_seconds
         self._began = time.monotonic()
+        self.timeout_seconds = timeout_seconds
         self.user_id = UUID(int=0)
+        self.token = ""
 
     async def sign_in(self) -> None:
         email, password = f"demo-{secrets.token_hex(6)}@payflow.example", secrets.token_urlsafe(16)
@@ -57,17 +61,17 @@ class Shop:
         )
         self.user_id = UUID(_expect(registered, 201, "register")["id"])
         login = await self._client.post("/auth/login", json={"email": email, "password": password})
-        token = _expect(login, 200, "login")["access_token"]
-        self._client.headers["authorization"] = f"Bearer {token}"
+        self.token = _expect(login, 200, "login")["access_token"]
+        self._client.headers["authorization"] = f"Bearer {self.token}"
         say(f"Registered and logged in as {email}")
 
     # -- taking money -----------------------------------------------------------------------------------------------------
 
-    async def initialize(self, body: dict[str, Any]) -> dict[str, Any]:
-        payment = await self._post("/payments/initialize", body, 201)
+    async def initialize(self, body: dict[str, Any], path: str = "/payments/initialize") -> dict[str, Any]:
+        payment = await self.post(path, body, 201)
         action = payment["next_action"] or {}
         hint = action.get("url") or action.get("display_text") or ""
-        say(f"  POST /payments/initialize → {payment['status']}  {action.get('type', '')} {hint}")
+        say(f"  POST {path} → {payment['status']}  {action.get('type', '')} {hint}")
         return payment
 
     async def complete(self, what: str, payment: dict[str, Any]) -> Sale:
@@ -78,11 +82,9 @@ class Shop:
             watching = group.create_task(self._watch(payment["id"], payment["client_token"]))
             if ways[0] in GIVEN:
                 group.create_task(self._submit_all(payment["id"], ways))
-        frames = watching.result()
-        _check_frames(frames)
-        shown = await self._get(f"/payments/{payment['id']}")
-        _check_agreement(shown, frames)
-        _show_timeline(shown)
+        shown = await self.agreed(
+            f"/payments/{payment['id']}", watching.result(), "payment.initiated", "payment.completed"
+        )
         return Sale(what, shown, ways)
 
     async def pay(self, what: str, body: dict[str, Any]) -> Sale:
@@ -95,7 +97,7 @@ class Shop:
                 raise DemoFailed(f"the provider asks on and on: {' → '.join(ways)}")
             await asyncio.sleep(0.5)
             step = {ways[-1]: GIVEN[ways[-1]]}
-            answered = await self._post(f"/payments/{payment_id}/submit-otp", step, 200)
+            answered = await self.post(f"/payments/{payment_id}/submit-otp", step, 200)
             asked = (answered["next_action"] or {}).get("type")
             then = f"  {asked}" if asked else ""
             say(f"  POST /payments/…/submit-otp {ways[-1]} → {answered['status']}{then}")
@@ -104,12 +106,22 @@ class Shop:
             ways.append(asked)
 
     async def _watch(self, payment_id: str, client_token: str) -> list[dict[str, Any]]:
-        """Every event from the first on, until the payment ends. The customer's own token opens the socket."""
-        url = self._url.replace("http", "ws", 1) + f"/ws/transaction/{payment_id}?after=0"
+        """Until the payment ends. The customer's own token opens the socket."""
+        auth = {"type": "auth", "token": client_token}
+        return await self.watch(
+            "payment", f"/ws/transaction/{payment_id}", [auth], lambda frame: frame.get("status") in FINAL
+        )
+
+    async def watch(
+        self, what: str, path: str, messages: Sequence[dict[str, Any]], is_last: Callable[[dict[str, Any]], bool]
+    ) -> list[dict[str, Any]]:
+        """Every event from the first on, to the last one. `messages` are what the socket wants to be told."""
+        url = self._url.replace("http", "ws", 1) + f"{path}?after=0"
         frames: list[dict[str, Any]] = []
         try:
-            async with asyncio.timeout(self._timeout), connect(url, proxy=None) as socket:
-                await socket.send(json.dumps({"type": "auth", "token": client_token}))
+            async with asyncio.timeout(self.timeout_seconds), connect(url, proxy=None) as socket:
+                for message in messages:
+                    await socket.send(json.dumps(message))
                 async for text in socket:
                     frame = json.loads(text)
                     self._show_frame(frame)
@@ -117,12 +129,22 @@ class Shop:
                         raise DemoFailed(f"the socket said {frame}")
                     if frame["type"] != "snapshot":
                         frames.append(frame)
-                    if frame["type"] != "snapshot" and frame.get("status") in FINAL:
+                    if frame["type"] != "snapshot" and is_last(frame):
                         return frames
         except TimeoutError:
             last = frames[-1]["type"] if frames else "nothing"
-            raise DemoFailed(f"the payment did not end within {self._timeout:.0f} s (last seen: {last})") from None
-        raise DemoFailed("the socket was closed before the payment ended")
+            raise DemoFailed(
+                f"the {what} did not end within {self.timeout_seconds:.0f} s (last seen: {last})"
+            ) from None
+        raise DemoFailed(f"the socket was closed before the {what} ended")
+
+    async def agreed(self, path: str, frames: list[dict[str, Any]], first: str, last: str) -> dict[str, Any]:
+        """What `GET` tells in the end. DemoFailed unless it completed and the frames, from `first` to `last`, tell the same."""
+        _check_frames(frames, first, last)
+        shown = await self.get(path)
+        _check_agreement(shown, frames)
+        _show_timeline(shown)
+        return shown
 
     # -- giving it back ---------------------------------------------------------------------------------------------------
 
@@ -130,39 +152,41 @@ class Shop:
         """Give back a part, or without `amount` all that is left, and wait for the end. DemoFailed unless the payment is
         then `leaves`, its history whole, and every way to ask agrees."""
         body = {"reason": "Demo"} if amount is None else {"amount": amount, "reason": "Demo"}
-        left = (await self._get(f"/payments/{sale.id}/refunds"))["refundable_minor"]
-        started = await self._post(f"/payments/{sale.id}/refund", body, 201)
+        left = (await self.get(f"/payments/{sale.id}/refunds"))["refundable_minor"]
+        started = await self.post(f"/payments/{sale.id}/refund", body, 201)
         say(f"  POST /payments/…/refund → {started['status']}  {started['amount']} {started['currency']}")
         if amount is None and started["amount_minor"] != left:
             raise DemoFailed(f"the rest is {left}, but {started['amount_minor']} is being given back")
         ended = await self._ended(sale.id, started["id"])
-        before, sale.payment = sale.payment, await self._get(f"/payments/{sale.id}")
+        before, sale.payment = sale.payment, await self.get(f"/payments/{sale.id}")
         _check_refund(before, sale.payment, ended, leaves)
-        remaining = (await self._get(f"/payments/{sale.id}/refunds"))["refundable_minor"]
+        remaining = (await self.get(f"/payments/{sale.id}/refunds"))["refundable_minor"]
         if remaining != left - ended["amount_minor"]:
             raise DemoFailed(f"{remaining} is said to be left of {left}, after {ended['amount_minor']} was given back")
         _show_timeline(sale.payment, after=before["version"])
 
     async def _ended(self, payment_id: str, refund_id: str) -> dict[str, Any]:
         path = f"/payments/{payment_id}/refunds/{refund_id}"
-        refund = await self._get(path)
+        refund = await self.get(path)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout_seconds):
                 while refund["status"] not in REFUND_FINAL:
                     await asyncio.sleep(POLL_SECONDS)
-                    refund = await self._get(path)
+                    refund = await self.get(path)
         except TimeoutError:
             last = refund["status"]
-            raise DemoFailed(f"the refund did not end within {self._timeout:.0f} s (last seen: {last})") from None
+            raise DemoFailed(
+                f"the refund did not end within {self.timeout_seconds:.0f} s (last seen: {last})"
+            ) from None
         say(f"  GET  /payments/…/refunds/… → {refund['status']}  {self._elapsed()}")
         return refund
 
     # -- how it talks -----------------------------------------------------------------------------------------------------
 
-    async def _get(self, path: str) -> dict[str, Any]:
+    async def get(self, path: str) -> dict[str, Any]:
         return _expect(await self._client.get(path), 200, f"GET {path}")
 
-    async def _post(self, path: str, body: dict[str, Any], status: int) -> dict[str, Any]:
+    async def post(self, path: str, body: dict[str, Any], status: int) -> dict[str, Any]:
         headers = {"idempotency-key": secrets.token_hex(16)}
         return _expect(await self._client.post(path, json=body, headers=headers), status, f"POST {path}")
 
@@ -174,8 +198,24 @@ class Shop:
         return f"+{time.monotonic() - self._began:6.2f}s"
 
 
+Step = tuple[str, Callable[[Shop], Awaitable[None]]]
+
+
 def say(text: str) -> None:
     print(text, file=sys.stdout, flush=True)
+
+
+def in_columns(head: Sequence[str], rows: Sequence[Sequence[str]], *, to_the_right: Collection[str]) -> str:
+    """One line each, under their headings."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(
+            cell.rjust(width) if name in to_the_right else cell.ljust(width)
+            for cell, width, name in zip(cells, widths, head, strict=True)
+        ).rstrip()
+
+    return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in rows)])
 
 
 def _expect(response: httpx.Response, status: int, what: str) -> dict[str, Any]:
@@ -185,18 +225,18 @@ def _expect(response: httpx.Response, status: int, what: str) -> dict[str, Any]:
     return body
 
 
-def _check_frames(frames: list[dict[str, Any]]) -> None:
+def _check_frames(frames: list[dict[str, Any]], first: str, last: str) -> None:
     sequences = [frame["sequence"] for frame in frames]
     if sequences != list(range(1, len(sequences) + 1)):
         raise DemoFailed(f"the frames have gaps or are out of order: {sequences}")
-    if frames[0]["type"] != "payment.initiated" or frames[-1]["type"] != "payment.completed":
-        raise DemoFailed(f"the payment went from {frames[0]['type']} to {frames[-1]['type']}")
+    if (frames[0]["type"], frames[-1]["type"]) != (first, last):
+        raise DemoFailed(f"it went from {frames[0]['type']} to {frames[-1]['type']}")
 
 
-def _check_agreement(payment: dict[str, Any], frames: list[dict[str, Any]]) -> None:
+def _check_agreement(shown: dict[str, Any], frames: list[dict[str, Any]]) -> None:
     told = [(frame["event_id"], frame["sequence"], frame["type"]) for frame in frames]
-    stored = [(event["id"], event["sequence"], event["type"]) for event in payment["timeline"]]
-    if stored != told or payment["status"] != "completed" or payment["version"] != len(frames):
+    stored = [(event["id"], event["sequence"], event["type"]) for event in shown["timeline"]]
+    if stored != told or shown["status"] != "completed" or shown["version"] != len(frames):
         raise DemoFailed(f"GET tells another story than the socket: {stored} against {told}")
 
 

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 from pydantic import SecretStr
 
 from payflow.bootstrap import Services, build_services
@@ -31,6 +33,11 @@ class Stack:
     simulator_url: str
     services: Services
     parts: Mapping[str, str]
+
+    async def control(self, path: str, body: Mapping[str, Any] | None = None) -> None:
+        """Tell the simulator how to behave, or to act: a POST to its `/_control`."""
+        async with httpx.AsyncClient(base_url=self.simulator_url, trust_env=False, timeout=60) as simulator:
+            (await simulator.post(f"/_control{path}", json=body)).raise_for_status()
 
 
 @asynccontextmanager
