@@ -3,21 +3,36 @@
 import asyncio
 from collections import Counter
 
+from tests.airtime.desk import buy, phone
 from tests.house import Urls, eventually, running_house
 from tests.payouts.till import audit, fill, purse, withdraw
 
 
 async def test_two_hundred_at_once_take_what_is_there_and_no_more(urls: Urls) -> None:
-    async with running_house(urls, amqp_url="", simulator={"automatic_customer": False}, worker=False) as house:
+    """Withdrawals and purchases of airtime by turns, from one wallet that covers fifty of them."""
+    simulator = {"automatic_customer": False}
+    async with running_house(urls, amqp_url="", simulator=simulator, worker=False) as house:
         ada = await house.merchant()
         await fill(house, ada, 50 * 10_000)
-        answers = await asyncio.gather(*(withdraw(ada, amount="100.00") for _ in range(200)))
+        await house.outcome("vtpass", "silent", operation="purchase")  # an order that stays open, as the transfers do
+        answers = await asyncio.gather(
+            *(
+                withdraw(ada, amount="100.00") if number % 2 else buy(ada, phone=phone(number), amount="100.00")
+                for number in range(200)
+            )
+        )
         words = Counter((answer.status_code, answer.json().get("code")) for answer in answers)
         assert words == {(201, None): 50, (409, "insufficient_funds"): 150}
         assert await purse(house, ada) == (0, 500_000)
-        held = await house.rows("SELECT count(*) AS many FROM holds WHERE status = 'held'")
-        assert held[0]["many"] == 50
-        assert (await house.charges("paystack"))["totals"]["submissions"] == 50
+        held = await house.rows(
+            "SELECT t.kind, count(*)::int AS many FROM holds h JOIN transactions t ON t.id = h.transaction_id"
+            " WHERE h.status = 'held' GROUP BY t.kind"
+        )
+        by_kind = {row["kind"]: row["many"] for row in held}
+        assert sum(by_kind.values()) == 50
+        assert by_kind.keys() == {"withdrawal", "airtime"}
+        for provider, kind in (("paystack", "withdrawal"), ("vtpass", "airtime")):
+            assert (await house.charges(provider))["totals"]["submissions"] == by_kind[kind]
         await audit(house)
 
 
