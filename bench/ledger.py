@@ -1,4 +1,4 @@
-"""The ledger by itself: postings beside a bare `UPDATE`, a page of a statement, and the check of a million entries.
+"""The ledger by itself: postings beside a bare `UPDATE`, pages of statements, and the check of a million entries.
 
 Everything is in a database of its own. The million is written by SQL past the triggers, as a story in which all is well: the
 check must find it clean, or nothing was measured.
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+from bench.meter import Meter, Used, used
 from payflow.core.clock import utc_now
 from payflow.core.ids import uuid7
 from payflow.core.money import Money
@@ -18,21 +19,27 @@ from payflow.ledger import journals
 from payflow.ledger.journals import Journal, account_id
 from payflow.ledger.repository import INSERT_ENTRIES, INSERT_JOURNALS, Accounts, parameters
 from payflow.transactions.books.repository import BooksRepository
+from payflow.wallets.repository import StatementQuery, WalletRepository
 
 USERS = 1_000
 AT_ONCE = 8
 FUNDINGS_OF_A_MILLION = 333_334  # three entries each
+PAGE = 50
 
 PAST_THE_TRIGGERS = "SET LOCAL session_replication_role = replica"
 MAKE_USERS = """
     INSERT INTO users (id, email, name, password_hash, role, created_at)
     SELECT id, id || '@example.com', 'Ada', 'x', 'user', now() FROM unnest($1::uuid[]) AS u (id)
 """
-# Fundings by turns for each user: completed, collected with a fee, told twice.
+# A UUIDv7 of the n-th millisecond: as with our own ids, what came later sorts later.
+ID_OF_N = (
+    "(lpad(to_hex(1700000000000 + n), 12, '0') || 7 || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid"
+)
+# Every second funding is the first user's, the others go round: completed, collected with a fee, told twice.
 MAKE_FUNDINGS = """
     CREATE TEMP TABLE made ON COMMIT DROP AS
-        SELECT n, gen_random_uuid() AS id, gen_random_uuid() AS attempt_id, gen_random_uuid() AS journal_id,
-               (ARRAY[{users}]::uuid[])[1 + n % {number}] AS user_id
+        SELECT n, {id} AS id, {id} AS attempt_id, {id} AS journal_id,
+               (ARRAY[{users}]::uuid[])[1 + CASE n % 2 WHEN 0 THEN 0 ELSE n / 2 % {number} END] AS user_id
         FROM generate_series(1, {fundings}) AS n;
     ANALYZE made;
     INSERT INTO transactions (id, user_id, kind, reference, status, version, amount_minor, currency, paid_minor, provider)
@@ -43,48 +50,45 @@ MAKE_FUNDINGS = """
         SELECT attempt_id, id, user_id, 1, 'collect', 'paystack', 'att' || lpad(n::text, 26, '0'), 'succeeded', 10000, 'NGN',
             10000, 'NGN' FROM made;
     INSERT INTO events (id, transaction_id, user_id, sequence, type, status, actor)
-        SELECT gen_random_uuid(), id, user_id, s, 'payment.completed', 'completed', 'provider'
+        SELECT {id}, id, user_id, s, 'payment.completed', 'completed', 'provider'
         FROM made, generate_series(1, 2) AS s;
     INSERT INTO ledger_journals (id, kind, source_type, source_id, transaction_id)
         SELECT journal_id, 'collected', 'attempt', attempt_id, id FROM made;
     INSERT INTO ledger_entries (journal_id, account_id, currency, amount_minor)
-        SELECT m.journal_id, a.id, 'NGN', 9900 FROM made m
-            JOIN ledger_accounts a ON a.code = 'provider_clearing:paystack' AND a.user_id IS NULL
-        UNION ALL
-        SELECT m.journal_id, a.id, 'NGN', CASE a.code WHEN 'wallet' THEN -10000 ELSE 100 END
-            FROM made m JOIN ledger_accounts a ON a.user_id = m.user_id AND a.code IN ('wallet', 'provider_fees');
+        SELECT journal_id, account_id, 'NGN', minor FROM (
+            SELECT m.n, m.journal_id, a.id AS account_id, 9900 AS minor
+                FROM made m JOIN ledger_accounts a ON a.code = 'provider_clearing:paystack' AND a.user_id IS NULL
+            UNION ALL
+            SELECT m.n, m.journal_id, a.id, CASE a.code WHEN 'wallet' THEN -10000 ELSE 100 END
+                FROM made m JOIN ledger_accounts a ON a.user_id = m.user_id AND a.code IN ('wallet', 'provider_fees')
+        ) e ORDER BY n;
     INSERT INTO wallets (user_id, currency, available_minor)
         SELECT user_id, 'NGN', count(*) * 10000 FROM made GROUP BY user_id
-"""
-# The newest fifty entries of a wallet, each with the balance after it: from what the wallet holds now, backwards.
-STATEMENT_PAGE = """
-    SELECT e.id, j.kind, j.created_at, -e.amount_minor AS minor,
-           w.available_minor + sum(e.amount_minor) OVER (ORDER BY e.id DESC) - e.amount_minor AS balance
-    FROM (SELECT * FROM ledger_entries WHERE account_id = $1 ORDER BY id DESC LIMIT 50) e
-    JOIN ledger_journals j ON j.id = e.journal_id, wallets w
-    WHERE w.user_id = $2 AND w.currency = 'NGN' ORDER BY e.id DESC
 """
 BARE_UPDATE = "UPDATE wallets SET status_reason = NULL, updated_at = now() WHERE user_id = $1 AND currency = 'NGN'"
 
 
 @dataclass(frozen=True)
 class Timing:
+    """`latency_ms` has one for each operation."""
+
     row: str
-    operations: int
-    seconds: float
     latency_ms: list[float]
+    used: Used
 
 
-async def measure(database_url: str, seconds: float, fundings: int = FUNDINGS_OF_A_MILLION) -> AsyncIterator[Timing]:
-    """Timings, as they come. `database_url` is a migrated database that may be filled."""
+async def measure(
+    database_url: str, seconds: float, meter: Meter, fundings: int = FUNDINGS_OF_A_MILLION
+) -> AsyncIterator[Timing]:
+    """Timings, as they come. `database_url` is a migrated database that may be filled, on a server that `meter` reads."""
     database, users = Database(database_url, pool_size=AT_ONCE), [uuid7() for _ in range(USERS)]
     try:
         async with database.raw() as connection:
             await connection.execute(MAKE_USERS, users)
         await _open_accounts(database, users)
-        async for timing in _postings(database, users, seconds):
+        async for timing in _postings(database, users, seconds, meter):
             yield timing
-        async for timing in _million(database, users, fundings):
+        async for timing in _million(database, users, fundings, meter):
             yield timing
     finally:
         await database.close()
@@ -110,7 +114,7 @@ async def _open_accounts(database: Database, users: list[UUID]) -> None:
         )
 
 
-async def _postings(database: Database, users: list[UUID], seconds: float) -> AsyncIterator[Timing]:
+async def _postings(database: Database, users: list[UUID], seconds: float, meter: Meter) -> AsyncIterator[Timing]:
     """A posting is journal, three entries and the wallet, in one transaction. In the same run, what PostgreSQL needs for the
     least that could be done instead: one UPDATE of the wallet's row."""
 
@@ -119,16 +123,16 @@ async def _postings(database: Database, users: list[UUID], seconds: float) -> As
 
     for name, work in (("bare UPDATE", update), ("posting", _post)):
         for where, targets in (("many wallets", users), ("one hot wallet", users[:1])):
-            yield await _repeat(database, f"{name}, {where}, {AT_ONCE} at once", work, targets, seconds)
+            row = f"{name}, {where}, {AT_ONCE} at once"
+            yield await _timed(row, meter, _repeat(database, work, targets, seconds))
 
 
 async def _repeat(
     database: Database,
-    row: str,
     work: Callable[[RawConnection, UUID], Awaitable[None]],
     targets: list[UUID],
     seconds: float,
-) -> Timing:
+) -> list[float]:
     latencies: list[float] = []
     end = time.perf_counter() + seconds
 
@@ -141,28 +145,56 @@ async def _repeat(
                 turn += AT_ONCE
 
     await asyncio.gather(*(one(offset) for offset in range(AT_ONCE)))
-    return Timing(row, len(latencies), seconds, latencies)
+    return latencies
 
 
-async def _million(database: Database, users: list[UUID], fundings: int) -> AsyncIterator[Timing]:
+async def _timed(row: str, meter: Meter, work: Awaitable[list[float]]) -> Timing:
+    before, own = meter.read(), time.process_time()
+    latencies = await work
+    return Timing(row, latencies, used(before, meter.read(), load_seconds=time.process_time() - own))
+
+
+async def _million(database: Database, users: list[UUID], fundings: int, meter: Meter) -> AsyncIterator[Timing]:
     async with database.transaction() as connection:
         await connection.execute(PAST_THE_TRIGGERS)
         # Postings of nothing, from above: the story begins anew.
         await connection.execute("DELETE FROM ledger_entries; DELETE FROM ledger_journals; DELETE FROM wallets")
         quoted = ", ".join(f"'{user}'" for user in users)
-        await connection.execute(MAKE_FUNDINGS.format(users=quoted, number=len(users), fundings=fundings), timeout=600)
+        make = MAKE_FUNDINGS.format(id=ID_OF_N, users=quoted, number=len(users), fundings=fundings)
+        await connection.execute(make, timeout=600)
     async with database.raw() as connection:
         await connection.execute("VACUUM ANALYZE", timeout=600)
-        latencies = []
-        for user in users[:200]:
-            began = time.perf_counter()
-            page = await connection.fetch(STATEMENT_PAGE, account_id("wallet", user, "NGN"), user)
-            latencies.append((time.perf_counter() - began) * 1e3)
-            assert len(page) == min(50, fundings // USERS)
-    yield Timing("statement, newest 50 of a wallet", len(latencies), sum(latencies) / 1e3, latencies)
+        hot = await connection.fetch(
+            "SELECT id FROM ledger_entries WHERE account_id = $1 ORDER BY id", account_id("wallet", users[0], "NGN")
+        )
+    newest = [StatementQuery(user, "NGN", limit=PAGE) for user in users]
+    oldest = StatementQuery(users[0], "NGN", limit=PAGE, before=hot[PAGE]["id"])
+    of_hot = f"page of a wallet of {len(hot):,} entries"
+    for row, queries in (
+        ("newest page of a wallet", newest[1:201]),
+        (f"newest {of_hot}", newest[:1] * 200),
+        (f"oldest {of_hot}, by cursor", [oldest] * 200),
+    ):
+        yield await _timed(f"statement, {row}", meter, _pages(database, queries))
+    yield await _timed(f"books check, {3 * fundings:,} entries", meter, _checks(database, 3 * fundings))
+
+
+async def _pages(database: Database, queries: list[StatementQuery]) -> list[float]:
+    wallets, latencies = WalletRepository(database), []
+    for query in queries:
+        began = time.perf_counter()
+        page = await wallets.statement(query)
+        latencies.append((time.perf_counter() - began) * 1e3)
+        assert len(page) == PAGE
+        assert page[0].balance_minor - page[-1].balance_minor == 10_000 * (PAGE - 1)
+    return latencies
+
+
+async def _checks(database: Database, entries: int) -> list[float]:
+    latencies = []
     for _ in range(3):
         books = await BooksRepository(database).check(utc_now())
         assert books is not None
-        assert (books.breaks, books.warnings) == ([], []), books
-        row = f"books check, {books.entries:,} entries"
-        yield Timing(row, 1, books.seconds, [books.seconds * 1e3])
+        assert (books.entries, books.breaks, books.warnings) == (entries, [], []), books
+        latencies.append(books.seconds * 1e3)
+    return latencies

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from bench.meter import middle
-from bench.scenarios import Sample
+from bench.scenarios import Sample, rate
 from bench.stack import GROUPS
 
 RESULTS = Path(__file__).parent / "results"
@@ -151,7 +151,7 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         cells = [
             row.name + _figures(row),
-            f"{row.per_second:,.0f}" if row.per_second else "",
+            rate(row.per_second) if row.per_second else "",
             " / ".join(f"{value:.1f}" for value in row.latency_ms),
             *(_microseconds(row, group) for group in GROUPS),
             f"{row.ratio_to_floor:.2f}" if row.ratio_to_floor else "",

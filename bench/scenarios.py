@@ -108,6 +108,10 @@ def sample(row: str, operations: int, window: Used, latencies: Sequence[float], 
     )
 
 
+def rate(per_second: float) -> str:
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"
+
+
 class Bench:
     """The scenarios over one running stack. `say` prints a line of progress."""
 
@@ -314,11 +318,9 @@ class Bench:
         url = await create_database(self._stack.database_url)
         try:
             await upgrade(url)
-            async for timing in measure(url, self._plan.seconds):
-                latency = [percentile(timing.latency_ms, share) for share in PERCENTILES]
-                self._keep(
-                    Sample(timing.row, timing.operations, timing.seconds, {}, latency, calibration_ms=calibrate())
-                )
+            async for timing in measure(url, self._plan.seconds, self._stack.meter()):
+                latency = timing.latency_ms
+                self._keep(sample(timing.row, len(latency), timing.used, latency, calibrate()))
         finally:
             await drop_database(self._stack.database_url, url)
 
@@ -386,7 +388,7 @@ class Bench:
 
     def _keep(self, found: Sample) -> None:
         self.samples.append(found)
-        words = [f"{found.operations / found.seconds:,.0f}/s"] if found.seconds else []
+        words = [f"{rate(found.operations / found.seconds)}/s"] if found.seconds else []
         words += [f"{name} {value:,.0f} µs" for name, value in found.cpu_us.items() if value >= 0.5]
         words += [f"p99 {found.latency_ms[2]:.1f} ms"] if found.latency_ms else []
         words += [f"{name} {value:,.1f}" for name, value in found.figures.items()]

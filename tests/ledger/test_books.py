@@ -186,6 +186,11 @@ LIES = {
         "UPDATE ledger_journals SET source_id = gen_random_uuid() WHERE kind = 'collected'",
         {"collected", "orphan_journal", "paid"},
     ),
+    "a payment taken back that had brought more": (
+        "UPDATE transactions SET status = 'reversed' WHERE kind = 'funding';"
+        " UPDATE attempts SET paid_minor = 6000 WHERE operation = 'collect'",
+        {"owned", "paid"},
+    ),
     "more paid than came": ("UPDATE transactions SET paid_minor = 6000 WHERE kind = 'funding'", {"owned", "paid"}),
     "a refund without a refund": (
         "UPDATE transactions SET refunded_minor = 10 WHERE kind = 'funding'",
@@ -198,6 +203,26 @@ LIES = {
 async def test_every_lie_is_found(books: Told, statement: str, expected: set[str]) -> None:
     await books.lie(*statement.split("; "))
     assert await books.breaks() == expected
+
+
+async def test_a_break_names_the_postings_that_were_found(books: Told) -> None:
+    await books.lie(
+        "UPDATE attempts SET status = 'declined' WHERE operation = 'collect'",
+        "INSERT INTO ledger_journals (id, kind, source_type, source_id, transaction_id)"
+        " SELECT gen_random_uuid(), 'suspended', source_type, source_id, transaction_id FROM ledger_journals"
+        " WHERE kind = 'collected'",
+    )
+    found = [each for each in (await books.check()).breaks if each.what == "collected"]
+    assert [(each.expected, each.found) for each in found] == [("declined", "collected, suspended")]
+
+
+async def test_journals_of_each_kind_of_source_that_is_missing_are_found(books: Told) -> None:
+    await books.lie(
+        "INSERT INTO ledger_journals (id, kind, source_type, source_id)"
+        " SELECT gen_random_uuid(), 'held', type, gen_random_uuid() FROM unnest('{attempt,refund,hold}'::text[]) AS t (type)"
+    )
+    found = [each.expected.split()[0] for each in (await books.check()).breaks if each.what == "orphan_journal"]
+    assert sorted(found) == ["attempt", "hold", "refund"]
 
 
 async def test_a_refund_that_says_more_than_its_posting_is_found(books: Told) -> None:

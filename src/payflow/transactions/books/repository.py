@@ -16,6 +16,13 @@ from payflow.transactions.refunds import MADE_ELSEWHERE
 LISTED = 100
 STATEMENT_SECONDS = 600.0
 KEPT = timedelta(days=90)
+PLANNING = (
+    "work_mem = '64MB'",
+    # One processor: payments need the others, and each worker would build the same sums for itself.
+    "max_parallel_workers_per_gather = 0",
+    # Ids follow time, so reading in the order of an index reads the table nearly in the order of the disk.
+    "random_page_cost = 1.1",
+)
 _ONE_AT_A_TIME = 0x626F_6F6B_73  # "books": the advisory lock that lets one process check at a time
 
 TRIAL_BALANCE = """
@@ -28,10 +35,15 @@ JOURNAL = """
 """
 # Journals of nothing: what they name does not exist. A journal without entries cannot be committed.
 ORPHAN = """
-    SELECT j.id::text AS id, j.source_type || ' ' || j.source_id AS expected, 'missing' AS found FROM ledger_journals j
-    WHERE (j.source_type = 'attempt' AND NOT EXISTS (SELECT FROM attempts a WHERE a.id = j.source_id))
-       OR (j.source_type = 'refund' AND NOT EXISTS (SELECT FROM refunds r WHERE r.id = j.source_id))
-       OR (j.source_type = 'hold' AND NOT EXISTS (SELECT FROM holds h WHERE h.id = j.source_id))
+    SELECT j.id::text AS id, j.source_type || ' ' || j.source_id AS expected, 'missing' AS found FROM (
+        -- Apart, since NOT EXISTS within OR is no join: it is looked up for each journal.
+        SELECT * FROM ledger_journals j
+        WHERE j.source_type = 'attempt' AND NOT EXISTS (SELECT FROM attempts a WHERE a.id = j.source_id)
+        UNION ALL SELECT * FROM ledger_journals j
+        WHERE j.source_type = 'refund' AND NOT EXISTS (SELECT FROM refunds r WHERE r.id = j.source_id)
+        UNION ALL SELECT * FROM ledger_journals j
+        WHERE j.source_type = 'hold' AND NOT EXISTS (SELECT FROM holds h WHERE h.id = j.source_id)
+    ) j
 """
 _WALLET_SUMS = """
     SELECT a.user_id, a.currency,
@@ -113,20 +125,23 @@ REFUND_POSTINGS = f"""
 """
 # Credited once; taken back as often as it was not given again; suspended money lies there until it is given or sent back.
 COLLECTED = """
-    SELECT * FROM (
-        SELECT a.id::text AS id, a.status AS expected, coalesce(j.kinds, 'no posting') AS found, CASE
+    SELECT id::text AS id, expected, coalesce(
+        (SELECT string_agg(kind, ', ' ORDER BY kind) FROM ledger_journals WHERE source_type = 'attempt' AND source_id = b.id),
+        'no posting') AS found
+    FROM (
+        SELECT a.id, a.status AS expected, CASE
             WHEN a.status = 'succeeded' THEN
                 j.credited = 1 AND j.taken = 0 AND j.suspended = j.released + j.returned
             WHEN a.status = 'under_review' THEN
                 coalesce(j.credited, 0) = 0 AND coalesce(j.returned, 0) = 0 AND coalesce(j.taken, 0) = 0
                 AND coalesce(j.suspended, 0) = (coalesce(a.paid_minor, 1) > 0)::int
             WHEN a.status = 'reversed' THEN
-                j.kinds IS NULL OR (j.credited = 1 AND j.taken IN (0, 1))
+                j.source_id IS NULL OR (j.credited = 1 AND j.taken IN (0, 1))
                 OR (j.credited = 0 AND j.taken = 0 AND j.suspended = 1 AND (j.returned = 1 OR EXISTS (
                     SELECT FROM refunds r WHERE r.payment_attempt_id = a.id AND r.status = 'completed')))
-            ELSE j.kinds IS NULL END AS agrees
+            ELSE j.source_id IS NULL END AS agrees
         FROM attempts a LEFT JOIN (
-            SELECT source_id, string_agg(kind, ', ' ORDER BY kind) AS kinds,
+            SELECT source_id,
                    count(*) FILTER (WHERE kind IN ('collected', 'released')) AS credited,
                    count(*) FILTER (WHERE kind = 'suspended') AS suspended,
                    count(*) FILTER (WHERE kind = 'released') AS released,
@@ -147,8 +162,11 @@ OWNED = """
         FROM ledger_journals j JOIN ledger_entries e ON e.journal_id = j.id
         WHERE j.source_type = 'attempt' AND j.kind LIKE 'reversed%' GROUP BY j.transaction_id
     ), paid AS (
-        SELECT transaction_id, coalesce(sum(paid_minor) FILTER (WHERE status = 'succeeded'), 0) AS stays, sum(paid_minor) AS whole
-        FROM attempts WHERE operation = 'collect' AND status IN ('succeeded', 'reversed') GROUP BY transaction_id
+        -- Only a transaction that was taken back is held against its attempts.
+        SELECT a.transaction_id, coalesce(sum(a.paid_minor) FILTER (WHERE a.status = 'succeeded'), 0) AS stays,
+               sum(a.paid_minor) AS whole
+        FROM attempts a JOIN transactions t ON t.id = a.transaction_id AND t.status = 'reversed'
+        WHERE a.operation = 'collect' AND a.status IN ('succeeded', 'reversed') GROUP BY a.transaction_id
     ), owned AS (
         SELECT j.transaction_id, -sum(e.amount_minor) AS minor,
                -sum(e.amount_minor) FILTER (WHERE e.id <= b.entry_id) AS until_taken
@@ -233,7 +251,8 @@ class BooksRepository:
         ):
             if alone and not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ONE_AT_A_TIME):
                 return None
-            await connection.execute("SET LOCAL work_mem = '64MB'")
+            for setting in PLANNING:
+                await connection.execute(f"SET LOCAL {setting}")
             entries = await connection.fetchval("SELECT count(*) FROM ledger_entries", timeout=STATEMENT_SECONDS)
             breaks_found, breaks = await _look(connection, BREAKS)
             warnings_found, warnings = await _look(connection, WARNINGS)
