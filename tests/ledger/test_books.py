@@ -424,6 +424,16 @@ async def test_a_debt_that_began_with_a_chargeback_ends_when_the_dispute_is_won(
         assert await books.breaks() == set()
 
 
+async def test_what_went_back_out_of_suspense_was_nobodys(books: Told) -> None:
+    transaction, attempt = books.intent(Kind.FUNDING, 700)
+    async with books.database.transaction() as connection:
+        await sql.add_intent(connection, transaction, attempt, told_of(transaction))
+    foreign = Result(Verdict.COMPLETED, requested=attempt.amount, paid=Money(700, "USD"))
+    await books.transactions.settle(Answer(attempt.id, foreign, Source.WEBHOOK, PROVIDER))
+    await books.transactions.resolve(transaction.id, Status.REVERSED, "sent back by the bank", PROVIDER)
+    assert await books.breaks() == set()
+
+
 def test_what_was_given_back_by_hand_counts_once_for_two_paid_attempts() -> None:
 
     of = unit(

@@ -43,6 +43,7 @@ STORIES, STEPS = (600, 60) if PROVING else (60, 40)
 ADMIN, PROVIDER = Origin(Actor.USER), Origin(Actor.PROVIDER)
 CURRENCIES, PROVIDERS = ("NGN", "KES", "UGX"), ("paystack", "stripe")
 USERS = 5
+STORIES_A_DATABASE = 50  # each check reads all of it
 OPERATIONS = {Kind.WITHDRAWAL: Operation.PAYOUT, Kind.AIRTIME: Operation.PURCHASE}
 REFUNDABLE = (Status.COMPLETED, Status.PARTIALLY_REFUNDED)
 NO = Failure("declined", "No.")
@@ -71,7 +72,7 @@ class Stage:
         self._urls = urls
         self._runner = asyncio.Runner()
         self.now = datetime(2026, 11, 21, 10, tzinfo=UTC)
-        self.broken = False
+        self.broken, self.stories = False, 0
         self._url = ""
         self.renew()
 
@@ -116,7 +117,8 @@ class BooksMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        if self.stage.broken:
+        self.stage.stories += 1
+        if self.stage.broken or self.stage.stories % STORIES_A_DATABASE == 0:
             self.stage.renew()
         self.users = [uuid7() for _ in range(USERS)]
         self.attempts: list[Attempt] = []  # collections, payouts and purchases
@@ -476,7 +478,9 @@ def test_whatever_happens_the_books_stay_clean(urls: Urls) -> None:
                 stateful_step_count=STEPS,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
-                phases=[Phase.explicit, Phase.generate, Phase.shrink] if not PROVING else list(Phase),
+                phases=list(Phase)
+                if PROVING
+                else [Phase.generate],  # the same stories each time: `make prove` shortens them,
                 derandomize=not PROVING,
             ),
         )

@@ -426,3 +426,11 @@ async def test_one_request_opens_one_refund(database: Database) -> None:
             with pytest.raises(asyncpg.UniqueViolationError):
                 await sql.add_refund(raw, of.refunds[order.id], order, b"the same request")
         await outer.rollback()
+
+
+def test_a_dispute_that_is_won_about_a_payment_nobody_saw_completes_nothing() -> None:
+    of = unit(Status.REVERSED, AttemptStatus.REVERSED)
+    for _ in range(2):
+        settle(of, first(of), Result(Verdict.DISPUTE_WON), context())
+    assert [event.data["reason"] for event in of.events] == ["dispute_won"]
+    assert (of.transaction.status, of.transaction.paid_minor, of.journals) == (Status.REVERSED, 0, [])

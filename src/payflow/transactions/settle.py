@@ -513,6 +513,10 @@ def _dispute_won(unit: Unit, attempt: Attempt, result: Result, context: Context)
     may_complete = allowed(transaction.kind, transaction.status, Status.COMPLETED, Cause.PROVIDER)
     if attempt.status is not AttemptStatus.REVERSED or transaction.status is not Status.REVERSED or not may_complete:
         return
+    if transaction.paid_minor == 0:
+        # Nothing was ever credited, so there is nothing to give again, and a dispute tells of no payment's amount.
+        _for_a_person(unit, attempt, DISPUTE_WON, context)
+        return
     past = unit.reversals.setdefault(attempt.id, journals.Reversals())
     attempt.status, attempt.failure = AttemptStatus.SUCCEEDED, DISPUTE_WON
     unit.touch(attempt, context.now)

@@ -162,11 +162,15 @@ OWNED = """
         FROM ledger_journals j JOIN ledger_entries e ON e.journal_id = j.id
         WHERE j.source_type = 'attempt' AND j.kind LIKE 'reversed%' GROUP BY j.transaction_id
     ), paid AS (
-        -- Only a transaction that was taken back is held against its attempts.
+        -- Only a transaction that was taken back is held against its attempts, and of these only what became the owner's: what
+        -- went back out of suspense never did.
         SELECT a.transaction_id, coalesce(sum(a.paid_minor) FILTER (WHERE a.status = 'succeeded'), 0) AS stays,
                sum(a.paid_minor) AS whole
         FROM attempts a JOIN transactions t ON t.id = a.transaction_id AND t.status = 'reversed'
-        WHERE a.operation = 'collect' AND a.status IN ('succeeded', 'reversed') GROUP BY a.transaction_id
+        WHERE a.operation = 'collect' AND a.status IN ('succeeded', 'reversed') AND EXISTS (
+            SELECT FROM ledger_journals j
+            WHERE j.source_type = 'attempt' AND j.source_id = a.id AND j.kind IN ('collected', 'released'))
+        GROUP BY a.transaction_id
     ), owned AS (
         SELECT j.transaction_id, -sum(e.amount_minor) AS minor,
                -sum(e.amount_minor) FILTER (WHERE e.id <= b.entry_id) AS until_taken
