@@ -1,6 +1,7 @@
 """Paystack's refund events name no refund: they make us ask, unless they say only what the provider has told already."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -41,11 +42,13 @@ class Refunded:
         assert answer.status_code == 201, answer.text
         return dict(answer.json())
 
-    async def hint(self, status: str, minor: int = PART_MINOR, delivery: int = 0, **more: Any) -> Disposition:
+    async def hint(
+        self, status: str, minor: int = PART_MINOR, delivery: int = 0, came: datetime | None = None, **more: Any
+    ) -> Disposition:
         """Bring an event straight to the worker's desk."""
         data = {"status": status, "transaction_reference": self.reference, "amount": str(minor), "currency": "NGN"}
         body = encoded({"event": f"refund.{status}", "data": {**data, **more}})
-        headers = {"provider": "paystack", "received_at": utc_now().isoformat(), "trust": "signed"}
+        headers = {"provider": "paystack", "received_at": (came or utc_now()).isoformat(), "trust": "signed"}
         (end,) = await self.house.services.webhooks.process([Message(str(uuid4()), body, headers, delivery)])
         return end
 
@@ -115,6 +118,24 @@ async def test_a_late_event_of_the_way_after_the_end_changes_nothing(desk: House
     assert (await payment.hint("processed")).ending is Ending.DONE
     await payment.hint("processing")
     assert await payment.refunds() == [("completed", "200.00")]
+
+
+async def test_an_event_that_waited_until_its_refund_had_ended_keeps_nobody_from_asking_about_the_next(
+    desk: House,
+) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    came = utc_now()
+    await payment.settle()
+    assert (await payment.hint("processed")).ending is Ending.DONE
+    await payment.refund("300.00")
+    asked = await questions(desk)
+    assert (await payment.hint("pending", delivery=1, came=came)).ending is Ending.DONE
+    assert await questions(desk) == asked
+    await payment.settle()
+    end = await payment.hint("processed", minor=30_000)
+    assert (end.ending, end.reason) == (Ending.DONE, "")
+    assert await payment.refunds() == [("completed", "200.00"), ("completed", "300.00")]
 
 
 @pytest.mark.parametrize(("status", "delivery"), [("processing", 0), ("unknown", 0), ("created", 1)])

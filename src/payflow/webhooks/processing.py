@@ -395,10 +395,10 @@ class WebhookProcessor:
     async def _needs_no_question(self, work: Work, transaction: Transaction, event: ProviderEvent) -> bool:
         """Of an event that says only that a refund is on its way; then what becomes of it is decided.
 
-        Where the provider has told so itself of every refund it can mean, with their ids, a question would learn nothing,
-        and would keep the one about the end, which comes soon after, from being asked in time. Where the event overtook
-        the answer to the order, it waits once for that. An event with an id is of a refund that nobody here knows: of such
-        the provider is asked.
+        Where the provider has told so itself of every refund it can mean, with their ids, or these have ended since the
+        event came, a question would learn nothing, and would keep the one about the end (of this refund or of the next),
+        which comes soon after, from being asked in time. Where the event overtook the answer to the order, it waits once
+        for that. An event with an id is of a refund that nobody here knows: of such the provider is asked.
         """
         assert event.result is not None
         if (
@@ -412,10 +412,13 @@ class WebhookProcessor:
             attempt
             for attempt in (told[1] if told else [])
             if attempt.operation is Operation.REFUND
-            and attempt.status in _NO_END_YET
             and attempt.amount == event.result.requested
+            and (attempt.status in _NO_END_YET or (attempt.updated_at or attempt.created_at) >= work.received_at)
         ]
-        if meant and all(each.status is AttemptStatus.PROCESSING and each.provider_references for each in meant):
+        if meant and all(
+            each.provider_references and each.status not in (AttemptStatus.CREATED, AttemptStatus.UNKNOWN)
+            for each in meant
+        ):
             work.outcome = "unchanged"
             return True
         if work.message.attempt == 0 and any(each.status is AttemptStatus.CREATED for each in meant):
