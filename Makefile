@@ -10,7 +10,7 @@ DEV := $(VENV)/.payflow-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test prove bench lint format migrate clean lock
+.PHONY: help run demo test cover prove bench lint format migrate clean lock
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,12 +21,16 @@ run: $(RUN) ## start everything in one process, with embedded servers where no U
 demo: $(RUN) ## play payments, refunds, failovers and a wallet from start to end and show them
 	$(BIN)/payflow demo $(ARGS)
 
-# Two processes, each with a database, queues and keys of its own; a file stays whole in one of them.
+# Four processes, each with a database, queues and keys of its own; a file stays whole in one of them.
 WHOLE = -n 4 --dist loadfile
-# A part of the suite (ARGS="-k webhooks") prints no coverage: it says nothing of the whole.
 test: lint ## check style and types, then run all tests against real servers
 	$(BIN)/python -m tests.services.ensure -- \
 		$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(WHOLE))
+
+# By itself, because counting takes as long again as testing.
+cover: $(DEV) ## run all tests and see which lines and branches they reach: at least 90 %
+	$(BIN)/python -m tests.services.ensure -- \
+		$(BIN)/python -m pytest $(WHOLE) --cov --cov-branch --cov-report=term --cov-fail-under=90
 
 prove: $(DEV) ## tell thousands of stories of money, and check the books after each step
 	PAYFLOW_PROVE=1 $(BIN)/python -m tests.services.ensure -- \
