@@ -403,7 +403,7 @@ async def test_a_payment_that_is_made_and_taken_back_within_one_batch_takes_both
             for verdict in (Verdict.COMPLETED, Verdict.REVERSED)
         ]
         [settled] = await books.transactions.settle_in(connection, answers)
-    assert told(settled) == ["payment.completed", "wallet.credited", "payment.reversed"]
+    assert told(settled) == ["payment.completed", "wallet.credited", "wallet.debited", "payment.reversed"]
     assert settled.transaction.status is Status.REVERSED
     assert await books.wallet() == (3_000, 2_000)
     assert await books.breaks() == set()

@@ -82,8 +82,13 @@ def approved(unit: Unit, reason: str, origin: Origin, now: datetime) -> None:
 
 
 def credited(unit: Unit, amount: Money, origin: Origin, now: datetime) -> None:
-    """A funding came."""
+    """A funding came, or one that had been taken back came again."""
     _tell(unit, "credited", amount, Cause.PROVIDER, origin, now)
+
+
+def debited(unit: Unit, amount: Money, origin: Origin, now: datetime) -> None:
+    """A funding was taken back: nobody could hold its money before."""
+    _tell(unit, "debited", amount, Cause.PROVIDER, origin, now)
 
 
 def frozen(unit: Unit, reason: str, origin: Origin, now: datetime) -> None:

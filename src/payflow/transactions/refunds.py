@@ -13,6 +13,7 @@ from typing import Any
 
 from payflow.core.errors import Conflict
 from payflow.core.ids import uuid7
+from payflow.core.money import Money
 from payflow.events.types import Origin
 from payflow.gateway.contract import Failure, Result, Verdict
 from payflow.ledger import journals
@@ -27,7 +28,7 @@ from payflow.transactions.aggregate import (
     Source,
     Unit,
 )
-from payflow.transactions.holds import capture, frozen, give_back, release, set_aside
+from payflow.transactions.holds import capture, credited, debited, frozen, give_back, release, set_aside
 from payflow.transactions.lifecycle import Cause, Kind, Status
 from payflow.transactions.move import move
 
@@ -257,6 +258,9 @@ def _post(unit: Unit, refund: Refund, attempt: Attempt, kind: str) -> None:
         lacking = max(0, refund.amount.minor - max(0, unit.available or 0))
     about = (kind, refund.id, transaction.id, transaction.user_id, attempt.provider, refund.amount)
     unit.journals.append(journals.refund(*about, account=account, lacking=lacking))
+    moved = Money(refund.amount.minor - lacking, refund.amount.currency)
+    if account == "wallet" and moved.minor:
+        (debited if kind == "refunded" else credited)(unit, moved, origin, now)
     if lacking:
         frozen(unit, "refunded_elsewhere", origin, now)
 

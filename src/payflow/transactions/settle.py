@@ -25,7 +25,7 @@ from payflow.transactions.aggregate import (
     Source,
     Unit,
 )
-from payflow.transactions.holds import credited, follow, frozen
+from payflow.transactions.holds import credited, debited, follow, frozen
 from payflow.transactions.lifecycle import ENDED_UNPAID, OPEN, Cause, Kind, Status, allowed
 from payflow.transactions.move import move
 from payflow.transactions.refunds import OPEN_REFUND, from_suspense, settle_refund
@@ -230,6 +230,8 @@ def _take_back(unit: Unit, attempt: Attempt, origin: Origin, now: datetime, give
         journal = journals.reversed_collection(*about, account=account, times=past.taken, lacking=lacking)
         unit.journals.append(journal)
         past.taken, past.lines = past.taken + 1, list(journal.lines)
+        if transaction.kind is Kind.FUNDING and lacking < left.minor:
+            debited(unit, Money(left.minor - lacking, left.currency), origin, now)
         if lacking:
             frozen(unit, "taken_back", origin, now)
     return paid.minor - left.minor
@@ -523,6 +525,9 @@ def _dispute_won(unit: Unit, attempt: Attempt, result: Result, context: Context)
     if past.lines:
         # What was taken is not computed again: refunds may have ended since.
         unit.journals.append(journals.reinstated(attempt.id, transaction.id, past.lines, past.given_again))
+        again = sum(line.amount_minor for line in past.lines if line.code == "wallet")
+        if again:
+            credited(unit, Money(again, attempt.amount.currency), context.origin, context.now)
         past.given_again, past.lines = past.given_again + 1, []
     data = {"reason": DISPUTE_WON.code}
     move(unit, Status.COMPLETED, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
