@@ -30,7 +30,7 @@ from payflow.transactions.aggregate import Attempt, Refund, RefundStatus, Source
 from payflow.transactions.books.repository import BooksRepository
 from payflow.transactions.lifecycle import Cause, Kind, Status
 from payflow.transactions.outgoing import open_outgoing
-from payflow.transactions.refunds import MADE_ELSEWHERE, refundable
+from payflow.transactions.refunds import made_elsewhere, refundable, routing_of
 from payflow.transactions.service import Answer, Transactions
 from tests.house import Urls
 from tests.services import create_database, drop_database
@@ -370,15 +370,16 @@ class BooksMachine(RuleBasedStateMachine):
         now, orders = self.stage.now, []
 
         def build(unit: Unit) -> tuple[Refund, Attempt, None] | None:
-            transaction, left = unit.transaction, refundable(unit, unit.attempts[paid.id])
-            if left <= 0 or (transaction.status not in REFUNDABLE and not elsewhere):
+            transaction, payment = unit.transaction, unit.attempts[paid.id]
+            left = refundable(unit, payment)
+            if left <= 0 or payment.paid is None or (transaction.status not in REFUNDABLE and not elsewhere):
                 return None
-            amount = Money(max(1, left // share), transaction.amount.currency)
+            amount = Money(max(1, left // share), payment.paid.currency)
             number = max(each.number for each in unit.attempts.values()) + 1
-            reason = MADE_ELSEWHERE if elsewhere else "gives back what this provider took"
-            order = self._attempt(
-                transaction, Operation.REFUND, paid.provider, amount, number, routing={"reason": reason}
-            )
+            routing = made_elsewhere(unit, payment, amount) if elsewhere else routing_of(payment)
+            if routing is None or (amount.minor != left and routing.get("from") == "suspense"):
+                return None
+            order = self._attempt(transaction, Operation.REFUND, paid.provider, amount, number, routing=routing)
             refund = Refund(
                 id=uuid7(),
                 transaction_id=transaction.id,

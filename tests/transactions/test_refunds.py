@@ -20,6 +20,7 @@ from payflow.transactions.refunds import (
     MOVES,
     NEVER_RECEIVED_AFTER,
     give_up_refund,
+    made_elsewhere,
     open_refund,
     refundable,
     resolve_refund,
@@ -31,7 +32,13 @@ PART = Money(200_000, "NGN")
 BROKEN = Failure("expired_card", "The card has expired.", "54")
 
 
-def refund_of(of: Unit, amount: Money = AMOUNT, *, tried: AttemptStatus = AttemptStatus.CREATED) -> Attempt:
+def refund_of(
+    of: Unit,
+    amount: Money = AMOUNT,
+    routing: dict[str, Any] | None = None,
+    *,
+    tried: AttemptStatus = AttemptStatus.CREATED,
+) -> Attempt:
     """Open a refund of the unit's payment, and forget the events of that."""
     order = attempt(
         of.transaction,
@@ -39,7 +46,7 @@ def refund_of(of: Unit, amount: Money = AMOUNT, *, tried: AttemptStatus = Attemp
         number=len(of.attempts) + 1,
         operation=Operation.REFUND,
         amount=amount,
-        routing={"refund_of": first(of).reference},
+        routing=routing or {"refund_of": first(of).reference},
     )
     refund = Refund(
         id=uuid7(),
@@ -434,3 +441,30 @@ def test_a_dispute_that_is_won_about_a_payment_nobody_saw_completes_nothing() ->
         settle(of, first(of), Result(Verdict.DISPUTE_WON), context())
     assert [event.data["reason"] for event in of.events] == ["dispute_won"]
     assert (of.transaction.status, of.transaction.paid_minor, of.journals) == (Status.REVERSED, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("status", "amount", "fits"),
+    [
+        (AttemptStatus.SUCCEEDED, PART, True),
+        (AttemptStatus.SUCCEEDED, Money(AMOUNT.minor + 1, "NGN"), False),
+        (AttemptStatus.SUCCEEDED, Money(AMOUNT.minor, "USD"), False),
+        (AttemptStatus.UNDER_REVIEW, AMOUNT, True),
+        (AttemptStatus.UNDER_REVIEW, PART, False),  # a part of what lies in suspense: a person sorts that out
+        (AttemptStatus.REVERSED, AMOUNT, False),  # it went back already
+    ],
+)
+def test_what_was_refunded_elsewhere_fits_what_is_left(status: AttemptStatus, amount: Money, fits: bool) -> None:
+    of = completed_payment()
+    first(of).status = status
+    assert (made_elsewhere(of, first(of), amount) is not None) is fits
+
+
+def test_what_nobody_was_credited_with_is_refunded_elsewhere_out_of_suspense() -> None:
+    of = unit(Status.UNDER_REVIEW, AttemptStatus.UNDER_REVIEW)
+    first(of).paid = AMOUNT
+    order = refund_of(of, AMOUNT, made_elsewhere(of, first(of), AMOUNT))
+    settle(of, order, answer(Verdict.COMPLETED), context(Source.QUERY))
+    assert posted(of) == [("refunded", {"suspense": AMOUNT.minor, "provider_clearing:paystack": -AMOUNT.minor})]
+    assert (first(of).status, of.transaction.refunded_minor) == (AttemptStatus.REVERSED, 0)
+    assert of.transaction.status is Status.UNDER_REVIEW

@@ -31,7 +31,7 @@ from payflow.infra.database import Database, RawConnection
 from payflow.payments.schemas import RefundPayment, ResolveRefund
 from payflow.transactions.aggregate import Attempt, AttemptStatus, Refund, RefundStatus, Source, Transaction, Unit
 from payflow.transactions.lifecycle import Cause, Kind, Status
-from payflow.transactions.refunds import MADE_ELSEWHERE, refundable
+from payflow.transactions.refunds import made_elsewhere, refundable, routing_of
 from payflow.transactions.replies import PROVIDER_MARGIN_SECONDS, Reply, not_sent_reply
 from payflow.transactions.service import Answer, Transactions
 from payflow.transactions.views import refund_json
@@ -170,13 +170,12 @@ class RefundService:
             }
             if known & set(told.provider_references):
                 return None
-            if amount.currency != unit.transaction.amount.currency or not (
-                0 < amount.minor <= refundable(unit, unit.attempts[payment.id])
-            ):
+            routing = made_elsewhere(unit, unit.attempts[payment.id], amount)
+            if routing is None:
                 log.warning("refund.elsewhere_does_not_fit", transaction_id=str(transaction_id), minor=amount.minor)
                 return None
             refund, attempt = self._intent(unit, payment, amount, None, now)
-            attempt.routing = {"reason": MADE_ELSEWHERE, "refund_of": payment.reference}
+            attempt.routing = routing
             return refund, attempt, None
 
         async def work(connection: RawConnection) -> tuple[Unit, Refund | None]:
@@ -298,7 +297,7 @@ class RefundService:
             reference=new_reference("att"),
             amount=amount,
             created_at=now,
-            routing=_routing(paid),
+            routing=routing_of(paid),
             updated_at=now,
         )
         refund = Refund(
@@ -395,11 +394,6 @@ def _suspended(attempts: Sequence[Attempt], reference: str) -> Attempt:
             raise Conflict("All of it has been given back already.", code="already_refunded")
         raise Conflict("This attempt is no second payment. Refund the payment itself.", code="not_refundable")
     raise Invalid("The payment has no such attempt.", errors=[FieldError("/body/attempt_reference", "Unknown.")])
-
-
-def _routing(payment: Attempt) -> dict[str, Any]:
-    routing = {"reason": "gives back what this provider took", "refund_of": payment.reference}
-    return routing | ({"from": "suspense"} if payment.status is AttemptStatus.UNDER_REVIEW else {})
 
 
 def _allowed(unit: Unit, payment: Attempt, wanted: Money | None) -> Money:

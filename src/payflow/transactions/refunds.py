@@ -66,6 +66,24 @@ def refundable(unit: Unit, payment: Attempt) -> int:
     return (payment.paid.minor if payment.paid else 0) - taken
 
 
+def made_elsewhere(unit: Unit, payment: Attempt, amount: Money) -> dict[str, Any] | None:
+    """The routing of a refund that was made at the provider; None where it does not fit what is left of the payment. What
+    nobody was credited with goes back out of suspense, as a whole."""
+    left = refundable(unit, payment)
+    suspended = payment.status is AttemptStatus.UNDER_REVIEW
+    if payment.paid is None or not (suspended or payment.status is AttemptStatus.SUCCEEDED):
+        return None  # nothing is there, or it went back already
+    if amount.currency != payment.paid.currency or not 0 < amount.minor <= left or (suspended and amount.minor != left):
+        return None
+    return routing_of(payment) | {"reason": MADE_ELSEWHERE}
+
+
+def routing_of(payment: Attempt) -> dict[str, Any]:
+    """How a refund of this payment is routed: to whom took it, and out of suspense where it was credited to nobody."""
+    routing = {"reason": "gives back what this provider took", "refund_of": payment.reference}
+    return routing | ({"from": "suspense"} if payment.status is AttemptStatus.UNDER_REVIEW else {})
+
+
 def open_refund(unit: Unit, refund: Refund, attempt: Attempt, origin: Origin, cause: Cause) -> None:
     """Write down that a refund is on its way, before the provider is asked."""
     unit.attempts[attempt.id] = attempt
