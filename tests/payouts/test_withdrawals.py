@@ -287,6 +287,11 @@ async def test_a_crash_after_the_hold_keeps_it_and_sends_nothing_again(urls: Url
         clock.ahead += timedelta(minutes=5)
         again = await withdraw(ada, "flutterwave", key="crash")
         assert (again.status_code, again.json()["id"]) == (201, listed[0]["id"])
+
+        async def paid() -> bool:
+            return [charge["status"] for charge in (await house.charges("flutterwave"))["charges"]] == ["paid"]
+
+        await eventually(paid, what="the transfer at the provider")
         await check_due(house.services)
         done = await whole(ada, listed[0]["id"])
         assert done["status"] == "completed"
