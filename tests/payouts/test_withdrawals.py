@@ -14,6 +14,7 @@ from payflow.idempotency.repository import KeyScope
 from payflow.payments.schemas import InitializePayment
 from payflow.transactions.lifecycle import Kind
 from tests.house import PAYSTACK, House, Merchant, Urls, eventually, running_house
+from tests.openapi.document import as_documented
 from tests.payouts.till import (
     WITHDRAWALS,
     attempt_of,
@@ -81,6 +82,7 @@ async def test_declined_gives_the_money_back_to_the_wallet(shop: House, ada: Mer
     failed = await until(ada, started["id"], "failed")
     assert failed["failure"]["code"]
     assert story(failed)[-2:] == ["withdrawal.failed", "wallet.released"]
+    assert as_documented(failed["timeline"])
     assert await purse(shop, ada, CURRENCY[provider]) == (FULL, 0)
 
 
@@ -129,6 +131,7 @@ async def test_what_comes_back_later_is_the_owners_again(shop: House, ada: Merch
     started = await began(ada, provider)
     back = await until(ada, started["id"], "reversed")
     assert story(back)[-2:] == ["withdrawal.reversed", "wallet.credited"]
+    assert as_documented(back["timeline"])
     assert story(back).count("wallet.debited") == 1
     assert await purse(shop, ada) == (FULL, 0)
 
