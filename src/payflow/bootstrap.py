@@ -280,6 +280,7 @@ def build_services(
             transactions,
             checks,
             registry,
+            routing,
             Catalogue(redis, clock, settings),
             idempotency,
             events,
@@ -290,7 +291,7 @@ def build_services(
         refunds=refunds,
         wallets=WalletService(database, payments, events, publishes, clock, default_currency=settings.default_currency),
         withdrawals=WithdrawalService(
-            database, transactions, registry, idempotency, events, callback_urls, accounts, clock, settings
+            database, transactions, registry, routing, idempotency, events, callback_urls, accounts, clock, settings
         ),
         transfer_codes=Submissions(
             database, transactions, registry, idempotency, clock, settings, kinds=(Kind.WITHDRAWAL,)

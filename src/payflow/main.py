@@ -25,7 +25,7 @@ from payflow.payouts.endpoints import banks_router, withdrawals_router
 from payflow.realtime.endpoints import SocketsFirst, realtime_router, realtime_routes
 from payflow.transactions.books.endpoints import books_router
 from payflow.transactions.endpoints import transactions_router
-from payflow.transactions.examples import PAYMENT_EVENTS
+from payflow.transactions.examples import EVENTS_BY_TAG
 from payflow.transactions.views import EventView
 from payflow.wallets.endpoints import wallets_router
 from payflow.web.application import install_web
@@ -160,15 +160,15 @@ def _unavailable(error: Exception) -> PayFlowError:
 
 
 def _document(app: FastAPI) -> None:
-    """The payment events as OpenAPI webhooks, and the thin webhook routes."""
-    for name, shown in PAYMENT_EVENTS.items():
+    """The events of money as OpenAPI webhooks, and the thin webhook routes."""
+    for tag, name, shown in [(tag, *item) for tag, events in EVENTS_BY_TAG.items() for item in events.items()]:
 
         @app.webhooks.post(
             name,
             operation_id="event_" + name.replace(".", "_"),
             summary=name,
             description=shown.meaning,
-            tags=["payments"],
+            tags=[tag],
             response_class=Response,
             response_description="Any 2xx says that you have it.",
         )

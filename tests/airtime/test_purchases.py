@@ -29,6 +29,7 @@ from tests.airtime.desk import (
     wallet,
 )
 from tests.house import House, Merchant, eventually
+from tests.openapi.document import as_documented
 from tests.webhooks.desk import encoded, send, steady, until_counted
 
 FUNDED = 10_000_000
@@ -66,6 +67,7 @@ async def test_airtime_is_bought_from_the_wallet(house: House, ada: Merchant) ->
     whole = await purchase_of(ada, purchase["id"])
     assert {name: whole[name] for name in purchase} == purchase
     assert story(whole) == ["airtime.initiated", "wallet.held", "airtime.completed", "wallet.debited"]
+    assert as_documented(whole["timeline"])
     assert "+2348030000001" not in str(whole["timeline"])
     assert await wallet(house, ada) == (FUNDED - 50_000, 0)
     assert await holds(house, purchase["id"]) == ["captured"]
@@ -368,6 +370,7 @@ async def test_what_is_reversed_later_is_given_back_once(house: House, ada: Merc
     ended = await until(ada, purchase["id"], "reversed")
 
     assert story(ended)[-2:] == ["airtime.reversed", "wallet.credited"]
+    assert as_documented(ended["timeline"])
     assert await wallet(house, ada) == (FUNDED, 0)
     again = await ada.post(f"/airtime/purchases/{purchase['id']}/verify")
     assert (again.json()["status"], again.json()["version"]) == ("reversed", ended["version"])

@@ -192,6 +192,7 @@ FEW = {
     "holds.give_back",
     "holds.approved",
     "holds.credited",
+    "holds.debited",
     "holds.frozen",
 }
 

@@ -188,6 +188,19 @@ async def test_when_nobody_else_is_left_one_is_probed_before_its_time(nodes: Nod
     assert await nodes.admitted("a", "b") == (None, False)
 
 
+async def test_who_wants_no_early_probe_waits_for_the_end_of_the_rest(nodes: Nodes) -> None:
+    await nodes.trip("a")
+    await nodes.trip("b")
+    resting = await nodes.one.admit(["a", "b"], early=False)
+    assert resting is not None
+    assert (resting.name, resting.token, resting.states["a"].phase) == (None, "", Phase.OPEN)
+    assert not (await nodes.state("a")).probing
+    await nodes.cool_down_is_over("b")
+    rested = await nodes.one.admit(["a", "b"], early=False)
+    assert rested is not None
+    assert (rested.name, rested.token != "") == ("b", True)
+
+
 async def test_calls_that_began_before_the_breaker_changed_say_nothing(nodes: Nodes) -> None:
     await nodes.trip("a")
     await nodes.outcomes("a", True, seconds=5)  # sent before it opened, answered while it cools down

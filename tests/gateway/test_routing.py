@@ -18,7 +18,7 @@ from payflow.gateway.contract import CollectOrder, Customer, Verdict
 from payflow.gateway.credentials import CredentialSet
 from payflow.gateway.http import ProviderHttp
 from payflow.gateway.registry import Registry
-from payflow.gateway.routing import Route, Routing, country_of
+from payflow.gateway.routing import ProvidersSilent, Route, Routing, country_of
 from payflow.main import create_app
 from tests.house import API, CHEAP_PASSWORDS, STRIPE, House, Merchant, Urls, eventually, running_house
 
@@ -26,6 +26,7 @@ ROUTED = {**STRIPE, "provider": None}
 WELL = ProviderState(20, 20, 2_000, Phase.CLOSED, False, None, None, False)
 OPEN = ProviderState(20, 10, 2_000, Phase.OPEN, False, None, None, False)
 ILL = ProviderState(20, 15, 2_000, Phase.CLOSED, False, None, None, True)
+RESTED = ProviderState(20, 10, 2_000, Phase.HALF_OPEN, False, None, None, False)
 PROBED = ProviderState(20, 10, 2_000, Phase.HALF_OPEN, True, None, None, False)
 
 
@@ -41,14 +42,15 @@ class Told(Breakers):
         self.recorded: list[tuple[str, bool, str]] = []
         self.released: list[tuple[str, str]] = []
 
-    async def admit(self, names: Any) -> Admission | None:
+    async def admit(self, names: Any, *, early: bool = True) -> Admission | None:
         self.asked.append(list(names))
         if self.told is None:
             return None
         states = {name: self.told.get(name, WELL) for name in names}
         free = [name for name in names if not states[name].probing and not states[name].ailing]
         closed = [name for name in free if states[name].phase is Phase.CLOSED]
-        chosen = next(iter(closed or free), None)
+        rested = [name for name in free if early or states[name].phase is not Phase.OPEN]
+        chosen = next(iter(closed or rested), None)
         probe = chosen is not None and states[chosen].phase is not Phase.CLOSED
         return Admission(chosen, "token" if probe else "", states)
 
@@ -233,6 +235,49 @@ async def test_a_probe_reports_with_its_token_or_gives_it_back() -> None:
     await route.give_back()
     await route.give_back()
     assert told.released == [("stripe", "token")]
+
+
+# -- money out -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_turn_goes_to_the_first_whose_breaker_lets_it_through_and_says_who_was_passed_over() -> None:
+    choice, told = routing(*USD, states={"flutterwave": OPEN, "paystack": PROBED})
+    turn = await choice.turn(USD)
+    assert (turn.name, told.asked) == ("stripe", [list(USD)])
+    assert turn.explained("why") == {
+        "reason": "why",
+        "considered": [
+            {"provider": "flutterwave", "outcome": "skipped", "why": "breaker open"},
+            {"provider": "paystack", "outcome": "skipped", "why": "breaker half-open, its probe is out"},
+        ],
+    }
+    turn = await routing(*USD)[0].turn(USD)
+    assert (turn.name, turn.explained("why")) == ("flutterwave", {"reason": "why"})
+
+
+async def test_a_turn_is_refused_while_all_rest_and_no_probe_goes_out_before_its_time() -> None:
+    choice, _ = routing(*USD, states={"flutterwave": OPEN, "paystack": PROBED, "stripe": OPEN})
+    with pytest.raises(ProvidersSilent) as refused:
+        await choice.turn(USD)
+    assert (refused.value.code, refused.value.retry_after) == ("provider_unavailable", 5)
+
+
+async def test_a_turn_that_is_a_probe_reports_with_its_token_or_gives_it_back() -> None:
+    choice, told = routing("stripe", states={"stripe": RESTED})
+    turn = await choice.turn(["stripe"])
+    assert turn.explained("why") == {"reason": "why; probe of its breaker"}
+    turn.report(Verdict.NOT_SENT, 0.1)
+    await turn.give_back()
+    assert (told.recorded, told.released) == ([("stripe", False, "token")], [])
+    turn = await choice.turn(["stripe"])
+    await turn.give_back()
+    await turn.give_back()
+    assert told.released == [("stripe", "token")]
+
+
+async def test_without_redis_the_first_has_its_turn() -> None:
+    choice, _ = routing(*USD, away=True)
+    assert (await choice.turn(USD)).name == "flutterwave"
 
 
 # -- in the house -------------------------------------------------------------------------------------------------------------

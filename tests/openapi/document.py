@@ -43,6 +43,15 @@ def operations() -> dict[str, dict[str, Any]]:
     }
 
 
+def as_documented(events: list[dict[str, Any]]) -> bool:
+    """Whether each event tells at least what the document shows of its type."""
+    shown = [document()["webhooks"][event["type"]]["post"] for event in events]
+    media = [event["requestBody"]["content"]["application/json"] for event in shown]
+    return all(
+        event["data"].keys() >= examples(each)[0]["data"].keys() for event, each in zip(events, media, strict=True)
+    )
+
+
 def resolve(value: dict[str, Any]) -> dict[str, Any]:
     """Follow a `$ref` into the components."""
     while "$ref" in value:

@@ -11,6 +11,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 
 from payflow.main import TAGS
+from payflow.transactions.lifecycle import LIFECYCLE, Kind
+from payflow.transactions.move import EVENT_PREFIX
 from tests.openapi.document import METHODS, document, examples, operations, resolve
 
 PROBLEM = "application/problem+json"
@@ -46,6 +48,28 @@ PAYMENT_EVENTS = {
         "reversed",
     )
 } | {"refund.processing", "refund.completed", "refund.failed", "refund.under_review"}
+WITHDRAWAL_EVENTS = {
+    f"withdrawal.{name}"
+    for name in (
+        "initiated",
+        "approved",
+        "requires_action",
+        "processing",
+        "attempt_failed",
+        "completed",
+        "failed",
+        "cancelled",
+        "under_review",
+        "reversed",
+    )
+}
+AIRTIME_EVENTS = {
+    f"airtime.{name}"
+    for name in ("initiated", "processing", "attempt_failed", "completed", "failed", "under_review", "reversed")
+}
+WALLET_EVENTS = {
+    f"wallet.{name}" for name in ("held", "released", "debited", "credited", "frozen", "unfrozen", "inactive", "active")
+}
 
 
 def validator(schema: dict[str, Any]) -> Draft202012Validator:
@@ -242,10 +266,10 @@ def test_a_post_that_moves_money_takes_an_idempotency_key() -> None:
         assert {"400", "409", "422"} <= set(operations()[label]["responses"])
 
 
-def test_each_payment_event_is_a_webhook_with_an_example() -> None:
+def test_each_event_of_money_is_a_webhook_with_an_example() -> None:
     webhooks = document()["webhooks"]
 
-    assert set(webhooks) >= PAYMENT_EVENTS
+    assert set(webhooks) == PAYMENT_EVENTS | WITHDRAWAL_EVENTS | AIRTIME_EVENTS | WALLET_EVENTS
     for name, item in webhooks.items():
         assert set(item) & set(METHODS) == {"post"}
         event = item["post"]
@@ -256,6 +280,23 @@ def test_each_payment_event_is_a_webhook_with_an_example() -> None:
         assert example["type"] == name
         validator(media["schema"]).validate(example)
         assert list(event["responses"]) == ["200"]
+
+
+def test_events_are_under_what_they_are_about() -> None:
+    tags = {name: item["post"]["tags"] for name, item in document()["webhooks"].items()}
+
+    assert {name for name, found in tags.items() if found == ["payments"]} == PAYMENT_EVENTS
+    assert {name for name, found in tags.items() if found == ["wallet"]} == WITHDRAWAL_EVENTS | WALLET_EVENTS
+    assert {name for name, found in tags.items() if found == ["airtime"]} == AIRTIME_EVENTS
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_status_that_a_transaction_can_get_has_its_event(kind: Kind) -> None:
+    # Refunds tell of theirs; no adapter asks for a code, or cancels, when airtime is bought.
+    silent = {"payment.partially_refunded", "payment.refunded", "airtime.requires_action", "airtime.cancelled"}
+    reached = {status for targets in LIFECYCLE[kind].values() for status in targets}
+
+    assert {f"{EVENT_PREFIX[kind]}.{status}" for status in reached} - silent <= set(document()["webhooks"])
 
 
 def test_amounts_are_text_or_exact_numbers_in_what_is_sent() -> None:

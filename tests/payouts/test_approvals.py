@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.house import House, Merchant, Urls, running_house
+from tests.openapi.document import as_documented
 from tests.payouts.till import attempt_of, audit, began, fill, purse, story, until, whole, withdraw
 from tests.webhooks.desk import MovableClock
 from worker.timers import check_due
@@ -86,6 +87,7 @@ async def test_at_the_threshold_it_waits_and_an_admin_sends_it(shop: House, ada:
     assert approved.status_code == 200, approved.text
     done = await until(ada, started["id"], "completed")
     assert story(done)[:3] == ["withdrawal.initiated", "wallet.held", "withdrawal.approved"]
+    assert as_documented(done["timeline"])
     assert (done["approval"]["decision"], done["approval"]["reason"]) == ("approved", REASON["reason"])
     assert await purse(shop, ada) == (800_000, 0)
     again = await admin.post(path, key="k", json=REASON)
@@ -102,6 +104,7 @@ async def test_rejected_is_cancelled_and_the_owner_has_the_money(shop: House, ad
     stands = await whole(ada, started["id"])
     assert story(stands)[2:] == ["withdrawal.cancelled", "wallet.released"]
     assert stands["timeline"][2]["data"]["reason"] == REASON["reason"]
+    assert as_documented(stands["timeline"])
     assert await purse(shop, ada) == (FULL, 0)
     assert (await admin.post(f"{path}/approve", key="k", json=REASON)).json()["code"] == "not_awaiting_approval"
     again = await admin.post(f"{path}/reject", key="k", json=REASON)

@@ -14,6 +14,7 @@ from payflow.idempotency.repository import KeyScope
 from payflow.payments.schemas import InitializePayment
 from payflow.transactions.lifecycle import Kind
 from tests.house import PAYSTACK, House, Merchant, Urls, eventually, running_house
+from tests.openapi.document import as_documented
 from tests.payouts.till import (
     WITHDRAWALS,
     attempt_of,
@@ -81,6 +82,7 @@ async def test_declined_gives_the_money_back_to_the_wallet(shop: House, ada: Mer
     failed = await until(ada, started["id"], "failed")
     assert failed["failure"]["code"]
     assert story(failed)[-2:] == ["withdrawal.failed", "wallet.released"]
+    assert as_documented(failed["timeline"])
     assert await purse(shop, ada, CURRENCY[provider]) == (FULL, 0)
 
 
@@ -129,6 +131,7 @@ async def test_what_comes_back_later_is_the_owners_again(shop: House, ada: Merch
     started = await began(ada, provider)
     back = await until(ada, started["id"], "reversed")
     assert story(back)[-2:] == ["withdrawal.reversed", "wallet.credited"]
+    assert as_documented(back["timeline"])
     assert story(back).count("wallet.debited") == 1
     assert await purse(shop, ada) == (FULL, 0)
 
@@ -288,12 +291,13 @@ async def test_a_crash_after_the_hold_keeps_it_and_sends_nothing_again(urls: Url
         again = await withdraw(ada, "flutterwave", key="crash")
         assert (again.status_code, again.json()["id"]) == (201, listed[0]["id"])
 
-        async def arrived() -> bool:  # the bank takes its time
-            await house.services.checks.check(UUID(listed[0]["id"]))
-            return str((await whole(ada, listed[0]["id"]))["status"]) == "completed"
+        async def paid() -> bool:
+            return [charge["status"] for charge in (await house.charges("flutterwave"))["charges"]] == ["paid"]
 
+        await eventually(paid, what="the transfer at the provider")
         await check_due(house.services)
-        await eventually(arrived)
+        done = await whole(ada, listed[0]["id"])
+        assert done["status"] == "completed"
         assert (await house.charges("flutterwave"))["totals"]["submissions"] == 1
         await audit(house)
 

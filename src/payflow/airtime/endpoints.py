@@ -21,6 +21,7 @@ from payflow.airtime.schemas import (
 from payflow.airtime.service import Airtime
 from payflow.core.errors import Conflict, FieldError, Invalid, NotFound, Unavailable
 from payflow.gateway.contract import ServiceCategory
+from payflow.gateway.routing import ProvidersSilent
 from payflow.idempotency.service import IdempotencyService
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
@@ -111,7 +112,16 @@ def airtime_router(
         summary="Buy airtime or data",
         response_model=PurchaseView,
         responses=problem_responses(
-            400, 401, 403, 409, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, *_NOT_BOUGHT, _NOT_SAID]
+            400,
+            401,
+            403,
+            409,
+            413,
+            422,
+            429,
+            502,
+            503,
+            errors=[*KEY_PROBLEMS, *_NOT_BOUGHT, _NOT_SAID, ProvidersSilent()],
         ),
         openapi_extra=KEY_DOCUMENTED,
     )
@@ -122,7 +132,8 @@ def airtime_router(
 
         The money is held first. The answer is 201 with the purchase's status: `completed`, `failed` (with `failure.code`;
         the money is back in the wallet), or `processing` while nobody can say yet: then it stays held, and the provider is
-        asked until it can. 502 only when nothing could be sent; the problem then holds the `transaction_id`.
+        asked until it can. 502 only when nothing could be sent; the problem then holds the `transaction_id`. 503 while the
+        provider is known to be silent; nothing is held.
         """
         scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
         reply = await airtime.purchase(principal.id, body, scope, origin_of(request), instance=request.url.path)

@@ -34,16 +34,7 @@ _STARTED: dict[str, Any] = {
     "checkout_url": None,
     "version": 3,
 }
-_STARTED_EVENT: dict[str, Any] = {
-    "id": "0199b2f4-8c20-7a11-8b00-6c5d4e3f2a10",
-    "type": "airtime.initiated",
-    "transaction_id": _STARTED["id"],
-    "sequence": 1,
-    "status": "pending",
-    "data": {"reference": _STARTED["reference"], "amount": "500.00", "amount_minor": 50_000, "currency": "NGN"},
-    "actor": "user",
-    "created_at": _STARTED["created_at"],
-}
+_STARTED_EVENT = examples.EVENTS["airtime.initiated"].example
 
 
 class PurchaseAirtime(RequestModel):

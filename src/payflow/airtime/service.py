@@ -6,6 +6,7 @@ are what the provider can be asked by later. B says what became of it, and ends 
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -37,6 +38,7 @@ from payflow.gateway.contract import (
     Verdict,
 )
 from payflow.gateway.registry import NOT_CONFIGURED, Registry
+from payflow.gateway.routing import Routing
 from payflow.idempotency.repository import Finished, KeyScope, reserve
 from payflow.idempotency.service import IdempotencyService
 from payflow.infra.database import Database, RawConnection
@@ -81,6 +83,7 @@ class Airtime:
         transactions: Transactions,
         checks: Checks,
         registry: Registry,
+        routing: Routing,
         catalogue: Catalogue,
         idempotency: IdempotencyService,
         events: EventRepository,
@@ -91,6 +94,7 @@ class Airtime:
         self._transactions = transactions
         self._checks = checks
         self._registry = registry
+        self._routing = routing
         self._catalogue = catalogue
         self._idempotency = idempotency
         self._events = events
@@ -117,14 +121,21 @@ class Airtime:
         """Buy. Once the intent exists it is always answered: completed, processing, or failed with the reason.
 
         Invalid where it cannot be bought so; InsufficientFunds, Conflict `wallet_frozen`, `wallet_inactive` or
-        `provider_drained`; Unavailable where nobody can say what is sold.
+        `provider_drained`; Unavailable where nobody can say what is sold, ProvidersSilent while the seller's breaker is open.
         """
         fingerprint = self._idempotency.fingerprint(body.model_dump())
         try:
             offer = await self._offer(body)
             intent = self._intent(user_id, body, offer, origin)
             _check(offer, _order(intent[1], offer))
-            opened = await self._open(intent, offer, scope, fingerprint, origin)
+            turn = await self._routing.turn([offer.seller.name])
+            intent[1].routing = turn.explained(intent[1].routing["reason"])
+            opened = None
+            try:
+                opened = await self._open(intent, offer, scope, fingerprint, origin)
+            finally:
+                if opened is None:
+                    await turn.give_back()
         except PayFlowError:
             # A key that was used stands for its first answer, even if the same request would be refused today.
             replay = await self._replayed(scope, fingerprint)
@@ -136,7 +147,9 @@ class Airtime:
             if replay is None:
                 return await self.purchase(user_id, body, scope, origin, instance=instance)
             return replay
+        started = time.perf_counter()
         result = await self._call(offer.seller, _order(opened.attempt, offer))
+        turn.report(result.verdict, time.perf_counter() - started)
         return await self._record(opened, offer, result, scope, fingerprint, origin, instance)
 
     async def get(self, purchase_id: UUID, user_id: UUID | None) -> dict[str, Any]:

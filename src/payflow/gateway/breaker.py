@@ -4,9 +4,10 @@
                                       ▲                            └─────── probe silent ────────┐
                                       └────────────────── for twice as long ─────────────────────┘
 
-Silence is what the transport or the provider's machines do: not sent, timed out, an answer nobody can read. A decline or a
-refusal is an answer, so it counts as good. In half-open one probe is out at a time, whichever node sends it; a probe whose
-node died is over when its lease is. One hash a provider also holds its health: a sliding window of calls, answers and time.
+What starts something counts: payments, payouts, purchases. Silence is what the transport or the provider's machines do: not
+sent, timed out, an answer nobody can read. A decline or a refusal is an answer, so it counts as good. In half-open one probe
+is out at a time, whichever node sends it; a probe whose node died is over when its lease is. One hash a provider also holds
+its health: a sliding window of calls, answers and time.
 
 A call that began before the breaker's last change says nothing of the present and is not counted. Redis's own clock decides.
 Without Redis nothing is known and nothing is kept: the payment goes on in the configured order.
@@ -108,12 +109,12 @@ end
 """
 
 # The first in the order whose breaker lets it through; those in bad health after the others, unless they are to be probed:
-# their health is what opened the breaker, and only a probe can better it. When nobody is left, the
-# first that is still cooling down is probed before its time: a breaker must not make an outage of its own.
+# their health is what opened the breaker, and only a probe can better it. When nobody is left, the first that is still
+# cooling down is probed before its time, if that is wanted.
 _ADMIT = _Script(
     _PRELUDE
     + """
-local token, lease = ARGV[5], tonumber(ARGV[6])
+local token, lease, early = ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
 local all, chosen, probe, reply = {}, 0, 0, {0, 0}
 for place, key in ipairs(KEYS) do
   all[place] = load(key)
@@ -126,7 +127,7 @@ for _, ill in ipairs({false, true}) do
   end
 end
 for place, h in ipairs(all) do
-  if chosen == 0 and phase(h) == 1 then chosen = place end
+  if early and chosen == 0 and phase(h) == 1 then chosen = place end
 end
 if chosen > 0 and phase(all[chosen]) ~= 0 then
   local h = all[chosen]
@@ -237,7 +238,7 @@ class ProviderState:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Who is asked: `name` None when every breaker is shut and the probe of each is out. `token` only for a probe."""
+    """Who is asked: `name` None when every breaker is shut and none may be probed. `token` only for a probe."""
 
     name: str | None
     token: str
@@ -316,10 +317,11 @@ class Breakers:
         self._lease_ms = int((rules.provider_timeout_seconds + 30) * 1_000)
         self._slow_ms = int(rules.provider_timeout_seconds * 500)
 
-    async def admit(self, names: Sequence[str]) -> Admission | None:
-        """The first of these, in their order, that may be asked now. None: Redis is away, so nobody knows."""
+    async def admit(self, names: Sequence[str], *, early: bool = True) -> Admission | None:
+        """The first of these, in their order, that may be asked now; with `early` also one that still rests, if nobody else
+        is left. None: Redis is away, so nobody knows."""
         token = token_hex(8)
-        reply = await self._run(_ADMIT, names, token, self._lease_ms)
+        reply = await self._run(_ADMIT, names, token, self._lease_ms, int(early))
         if reply is None:
             return None
         states = self._states(names, reply[2:])

@@ -170,12 +170,13 @@ class Registry:
 
     # -- money out --------------------------------------------------------------------------------------------------------
 
-    async def payer(self, order: PayoutOrder, named: str | None) -> Payer:
-        """Who sends the order: the one the caller named, or the first in the order of preference that can. Invalid, with the
+    async def payers(self, order: PayoutOrder, named: str | None) -> list[Payer]:
+        """Who can send the order: the one the caller named, or all that can in the order of preference. Invalid, with the
         field that a named provider objects to; Conflict `provider_drained`."""
         if named is not None:
-            return await self._named_payer(order, named)
+            return [await self._named_payer(order, named)]
         drained = await self._drains.names()
+        found: list[Payer] = []
         others: dict[str, str] = {}
         for name in self._order:
             provider = self._providers[name]
@@ -185,8 +186,11 @@ class Registry:
             reason = "drained" if name in drained else objection[1] if objection else None
             credentials = await self._credentials.get(name) if reason is None else None
             if credentials is not None:
-                return Payer(name, provider, credentials, "the first in order that can send it")
-            others[name] = reason or NOT_CONFIGURED
+                found.append(Payer(name, provider, credentials, "the first in order that can send it"))
+            else:
+                others[name] = reason or NOT_CONFIGURED
+        if found:
+            return found
         reasons = "; ".join(f"{name}: {reason}" for name, reason in others.items())
         raise Invalid(f"No configured provider sends this. {reasons}.", code="no_provider")
 

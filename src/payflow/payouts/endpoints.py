@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from payflow.core.errors import Conflict, Forbidden, Invalid, RateLimited
 from payflow.core.settings import Settings
+from payflow.gateway.routing import ProvidersSilent
 from payflow.idempotency.repository import KeyScope
 from payflow.idempotency.service import IdempotencyService
 from payflow.identity.dependencies import current_principal
@@ -50,6 +51,7 @@ _REFUSED = [
     Conflict("The wallet is frozen. Please contact support.", code="wallet_frozen"),
     Conflict("The wallet is switched off. Switch it on first.", code="wallet_inactive"),
     Conflict("Paystack takes nothing new at the moment. Name another provider.", code="provider_drained"),
+    ProvidersSilent(),
 ]
 _NOT_WAITING = Conflict("This withdrawal was approved already.", code="not_awaiting_approval")
 _OWN = Forbidden("Who asked for a withdrawal does not decide about it.", code="own_withdrawal")
@@ -88,7 +90,8 @@ def withdrawals_router(
 
         The answer is 201 with the withdrawal's status, also when the provider refused it (`failed`, with `failure.code`).
         `processing` ends by `withdrawal.completed` or `withdrawal.failed`; `pending` waits for somebody's approval. 502
-        only when nothing could be sent; the problem then holds the `transaction_id`.
+        only when nothing could be sent; the problem then holds the `transaction_id`. 503 while the provider is known to be
+        silent, also one that you named; nothing is held.
         """
         scope = scope_of(request, principal)
         reply = await withdrawals.withdraw(principal.id, body, scope, origin_of(request), instance=request.url.path)
@@ -148,7 +151,7 @@ def withdrawals_router(
         summary="Approve a withdrawal",
         response_model=TransactionView,
         responses=problem_responses(
-            400, 401, 403, 404, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, _NOT_WAITING, _OWN]
+            400, 401, 403, 404, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, _NOT_WAITING, _OWN, ProvidersSilent()]
         ),
         openapi_extra=KEY_DOCUMENTED,
     )

@@ -111,16 +111,10 @@ class ApprovalView(BaseModel):
     decided_at: datetime | None
 
 
-_SUMMARY = {
-    "reference": "wdr01m7yqggjzfs1a3vfakgqbn0x5",
-    "amount": "1500.00",
-    "amount_minor": 150_000,
-    "currency": "NGN",
-    "provider": "paystack",
-}
+_TIMELINE = [examples.EVENTS[name].example for name in ("withdrawal.initiated", "wallet.held", "withdrawal.processing")]
 STARTED: dict[str, Any] = {
     **examples.STARTED,
-    **_SUMMARY,
+    **_TIMELINE[0]["data"],
     "kind": "withdrawal",
     "status": "processing",
     "method": "bank_account",
@@ -133,7 +127,6 @@ STARTED: dict[str, Any] = {
     "checkout_url": None,
     "version": 3,
 }
-_HELD = {"wallet_amount": "1500.00", "wallet_amount_minor": 150_000}
 _DETAIL: dict[str, Any] = {
     **STARTED,
     "attempts": [
@@ -150,22 +143,7 @@ _DETAIL: dict[str, Any] = {
         }
     ],
     "refunds": [],
-    "timeline": [
-        {
-            **examples.TIMELINE[0],
-            "id": f"0199b2f4-8c0{sequence}-7a4b-8e00-1a2b3c4d5e6f",
-            "type": name,
-            "sequence": sequence,
-            "status": status,
-            "data": {**_SUMMARY, **data},
-            "actor": actor,
-        }
-        for sequence, name, status, actor, data in (
-            (1, "withdrawal.initiated", "pending", "user", {}),
-            (2, "wallet.held", "pending", "user", _HELD),
-            (3, "withdrawal.processing", "processing", "provider", {}),
-        )
-    ],
+    "timeline": _TIMELINE,
     "destination": {
         "type": "bank_account",
         "account_name": "Ada Obi",

@@ -8,6 +8,7 @@ From an amount on somebody else has to approve. Until then nothing is sent, so t
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Event, Origin
 from payflow.gateway.contract import Destination, Operation, PayoutOrder, PaysOut, Result, Verdict
 from payflow.gateway.registry import Payer, Registry
+from payflow.gateway.routing import Routing, Turn
 from payflow.gateway.signing import CallbackUrls
 from payflow.idempotency.repository import Finished, KeyScope, finish, reserve
 from payflow.idempotency.service import IdempotencyService
@@ -62,6 +64,7 @@ class WithdrawalService:
         database: Database,
         transactions: Transactions,
         registry: Registry,
+        routing: Routing,
         idempotency: IdempotencyService,
         events: EventRepository,
         callback_urls: CallbackUrls,
@@ -72,6 +75,7 @@ class WithdrawalService:
         self._database = database
         self._transactions = transactions
         self._registry = registry
+        self._routing = routing
         self._idempotency = idempotency
         self._events = events
         self._callback_urls = callback_urls
@@ -90,15 +94,20 @@ class WithdrawalService:
         somebody has to approve it.
 
         Invalid when no provider (or not the named one) can send it; Conflict `insufficient_funds`, `withdrawal_limit`,
-        `wallet_frozen`, `wallet_inactive`, `provider_drained`.
+        `wallet_frozen`, `wallet_inactive`, `provider_drained`; ProvidersSilent while the breakers of all that can are open.
         """
         fingerprint = self._idempotency.fingerprint(body.model_dump())
         try:
             unit, attempt, order = self._intent(user_id, body, origin)
-            payer = await self._registry.payer(order, body.provider)
+            payer, turn = await self._turn(order, body.provider)
             attempt.provider = unit.transaction.provider = payer.name
-            attempt.routing = {"reason": payer.reason}
-            opened = await self._open(unit.transaction, attempt, order, payer, scope, fingerprint, origin)
+            attempt.routing = turn.explained(payer.reason)
+            opened = None
+            try:
+                opened = await self._open(unit.transaction, attempt, order, payer, scope, fingerprint, origin)
+            finally:
+                if opened is None:
+                    await turn.give_back()
         except PayFlowError:
             # A key that was used stands for its first answer, even if the same request would be refused today.
             replay = await self._replayed(scope, fingerprint, 201)
@@ -116,7 +125,7 @@ class WithdrawalService:
             await self._transactions.publish(told, [cached])
             return Reply(201, finished.body, transaction_id=unit.transaction.id, folder=FOLDER)
         await self._transactions.publish(told)
-        return await self._send(unit, attempt, payer, order, scope, fingerprint, origin, instance, status=201)
+        return await self._send(unit, attempt, payer, turn, order, scope, fingerprint, origin, instance, status=201)
 
     async def get(self, withdrawal_id: UUID, user_id: UUID | None) -> dict[str, Any]:
         """The whole withdrawal with its masked destination. NotFound."""
@@ -159,7 +168,7 @@ class WithdrawalService:
         self, withdrawal_id: UUID, decider: UUID, reason: str, scope: KeyScope, origin: Origin, *, instance: str
     ) -> Reply:
         """Let it go: the provider is asked now. NotFound; Forbidden for who asked for it; Conflict `not_awaiting_approval`,
-        or where the wallet or the provider takes nothing any more."""
+        or where the wallet or the provider takes nothing any more; ProvidersSilent while its breaker is open."""
         fingerprint = self._idempotency.fingerprint({"decision": "approved", "reason": reason})
         now = self._clock()
         transaction, attempts = await self._own(withdrawal_id, None)
@@ -182,7 +191,13 @@ class WithdrawalService:
         try:
             payer = await self._payer_of(attempt)
             order = await self._order_again(transaction, attempt)
-            done = await self._once(withdrawal_id, scope, fingerprint, decision)
+            turn = await self._routing.turn([payer.name])
+            done = None
+            try:
+                done = await self._once(withdrawal_id, scope, fingerprint, decision)
+            finally:
+                if done is None:
+                    await turn.give_back()
         except PayFlowError:
             replay = await self._replayed(scope, fingerprint, 200)
             if replay is None:
@@ -194,7 +209,7 @@ class WithdrawalService:
         await self._transactions.publish(unit.events)
         fresh = replace(Unit.of(unit.transaction, list(unit.attempts.values())), holds=unit.holds)
         return await self._send(
-            fresh, fresh.attempts[attempt.id], payer, order, scope, fingerprint, origin, instance, status=200
+            fresh, fresh.attempts[attempt.id], payer, turn, order, scope, fingerprint, origin, instance, status=200
         )
 
     async def reject(self, withdrawal_id: UUID, decider: UUID, reason: str, scope: KeyScope, origin: Origin) -> Reply:
@@ -273,6 +288,18 @@ class WithdrawalService:
         )
         return Unit.of(transaction, [attempt]), attempt, order
 
+    async def _turn(self, order: PayoutOrder, named: str | None) -> tuple[Payer, Turn]:
+        """Who sends it. What waits for approval asks nobody yet, so no breaker is in its way."""
+        payers = await self._registry.payers(order, named)
+        if self._waits(order.amount):
+            return payers[0], Turn(self._routing.breakers, payers[0].name)
+        turn = await self._routing.turn([payer.name for payer in payers])
+        return next(payer for payer in payers if payer.name == turn.name), turn
+
+    def _waits(self, amount: Money) -> bool:
+        threshold = self._approval_minor.get(amount.currency)
+        return threshold is not None and amount.minor >= threshold
+
     async def _open(
         self,
         transaction: Transaction,
@@ -284,9 +311,7 @@ class WithdrawalService:
         origin: Origin,
     ) -> tuple[Unit, Sequence[Event], Finished | None] | None:
         """A. None when the key is taken and nothing was written. With the answer to keep where it has to be approved."""
-        now, amount = transaction.created_at, transaction.amount
-        threshold = self._approval_minor.get(amount.currency)
-        waits = threshold is not None and amount.minor >= threshold
+        now, waits = transaction.created_at, self._waits(transaction.amount)
         transaction.next_check_at = now + (UNTIL_APPROVED if waits else self._idempotency.lease)
         transaction.expires_at = None if waits else self._end(payer.name, now)
 
@@ -336,6 +361,7 @@ class WithdrawalService:
         unit: Unit,
         attempt: Attempt,
         payer: Payer,
+        turn: Turn,
         order: PayoutOrder,
         scope: KeyScope,
         fingerprint: bytes,
@@ -346,7 +372,9 @@ class WithdrawalService:
     ) -> Reply:
         declaration = self._registry.declaration(payer.name)
         order = replace(order, callback_url=self._callback_urls.of(declaration, attempt.id))
+        started = time.perf_counter()
         result = await self._call(payer, order)
+        turn.report(result.verdict, time.perf_counter() - started)
         replies: list[Reply] = []
 
         def keep(unit: Unit) -> tuple[Finished, tuple[str, bytes, int]]:
