@@ -119,6 +119,7 @@ def _routers(services: Services) -> list[APIRouter]:
             services.payments,
             services.submissions,
             services.wallets,
+            services.withdrawals,
             repository,
             services.idempotency,
             identity,

@@ -8,6 +8,8 @@ import pytest
 
 from payflow.infra.queue.port import QueueAway
 from tests.house import CPAY, FLUTTERWAVE, PAYSTACK, House, Merchant, Urls, running_house
+from tests.payouts.till import body as transfer
+from tests.payouts.till import fill
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,8 @@ async def test_the_document_calls_them_deprecated(shop: House) -> None:
         ("/payments/initiate", "post"),
         ("/payments/verify", "post"),
         ("/payments/submit_otp", "post"),
+        ("/wallet/flutterwave/fund", "post"),
+        ("/wallet/flutterwave/withdraw", "post"),
         ("/ping-rabbitmq", "get"),
     ):
         assert document["paths"]["/api/v1" + path][method]["deprecated"] is True, path
@@ -144,4 +148,20 @@ async def test_a_wallet_is_funded_at_flutterwave(shop: House, ada: Merchant) -> 
     wallets = {wallet["currency"]: wallet["available"] for wallet in (await ada.get("/wallet")).json()["data"]}
     assert wallets == {"GHS": "150.50", "NGN": "0.00"}
     other = await ada.post("/wallet/flutterwave/fund", key="k", json=PAYSTACK)
+    assert (other.status_code, other.json()["errors"][0]["pointer"]) == (422, "/body/provider")
+
+
+async def test_a_wallet_is_emptied_at_flutterwave(shop: House, ada: Merchant) -> None:
+    await fill(shop, ada, 200_000)
+    body = transfer("flutterwave")
+    named = body.pop("provider")
+    answer = await ada.post("/wallet/flutterwave/withdraw", key="withdraw-1", json=body)
+    assert answer.status_code == 201, answer.text
+    withdrawal = answer.json()
+    assert (withdrawal["kind"], withdrawal["provider"]) == ("withdrawal", named)
+    assert answer.headers["deprecation"] == "true"
+    assert answer.headers["link"] == '</api/v1/wallet/withdraw>; rel="successor-version"'
+    again = await ada.post("/wallet/withdraw", key="withdraw-1", json={**body, "provider": named})
+    assert (again.headers["idempotent-replayed"], again.json()["id"]) == ("true", withdrawal["id"])
+    other = await ada.post("/wallet/flutterwave/withdraw", key="k", json={**body, "provider": "paystack"})
     assert (other.status_code, other.json()["errors"][0]["pointer"]) == (422, "/body/provider")

@@ -238,6 +238,11 @@ def _withdrawal(case: Case, caller: Caller) -> None:
     case.body = {**kept, **body("paystack", amount="0.01")}
 
 
+def _older_withdrawal(case: Case, caller: Caller) -> None:
+    _withdrawal(case, caller)
+    case.body |= body("flutterwave", amount="0.01")
+
+
 def _transfer_otp(case: Case, caller: Caller) -> None:
     case.path_parameters["withdrawal_id"] = caller.take("withdrawal_waiting_for_otp")["id"]
     case.body = {"otp": "123456"}
@@ -338,6 +343,7 @@ FILLS: dict[str, Fill] = {
     f"GET {API}/wallet/statement": _statement,
     f"POST {API}/wallet/fund": _payment,
     f"POST {API}/wallet/flutterwave/fund": _older_funding,
+    f"POST {API}/wallet/flutterwave/withdraw": _older_withdrawal,
     f"POST {API}/wallet/toggle-activity": _body(lambda caller: {"currency": "NGN"}),
     f"POST {API}/wallet/{{user_id}}/freeze": _freeze,
     f"POST {API}/providers/{{name}}/config": _configuration,

@@ -4,6 +4,7 @@ POST /payments/initiate       POST /payments/initialize, with `provider_preferen
 POST /payments/verify         POST /payments/{id}/verify, by reference
 POST /payments/submit_otp     POST /payments/{id}/submit-otp, by reference
 POST /wallet/flutterwave/fund POST /wallet/fund, at Flutterwave
+POST /wallet/flutterwave/withdraw POST /wallet/withdraw, at Flutterwave
 GET  /ping-rabbitmq           GET /health/ready, of the queue alone
 POST /webhooks/payment        POST /webhooks/{provider}: the signature's header says which (see `webhooks.endpoints`)
 GET  /api/v1/docs             GET /docs (see `web.docs`)
@@ -33,6 +34,9 @@ from payflow.payments.endpoints import (
 )
 from payflow.payments.schemas import InitializedPayment, InitializePayment, SubmitOtp
 from payflow.payments.service import PaymentService
+from payflow.payouts.endpoints import WITHDRAW_RESPONSES
+from payflow.payouts.schemas import Withdraw
+from payflow.payouts.service import WithdrawalService
 from payflow.transactions.repository import TransactionRepository
 from payflow.transactions.submissions import Submissions
 from payflow.transactions.views import TransactionDetail, TransactionView
@@ -96,6 +100,32 @@ class FundAtFlutterwave(InitializePayment):
         return InitializePayment.model_validate({**values, "provider": "flutterwave"})
 
 
+class WithdrawAtFlutterwave(Withdraw):
+    """As for `/wallet/withdraw`, without the provider: the address names it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "amount": "1500.00",
+                    "currency": "NGN",
+                    "destination": {
+                        "type": "bank_account",
+                        "bank_code": "044",
+                        "account_number": "0690000032",
+                        "account_name": "Ada Obi",
+                    },
+                }
+            ]
+        }
+    )
+
+    provider: Literal["flutterwave"] | None = Field(default=None, description="Flutterwave in any case.")
+
+    def as_withdraw(self) -> Withdraw:
+        return Withdraw.model_validate({**self.model_dump(exclude_unset=True), "provider": "flutterwave"})
+
+
 class ByReference(RequestModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"reference": "pay01m7yqggjzfs1a3vfakgqbn0x5"}]})
 
@@ -121,6 +151,7 @@ def aliases_router(
     payments: PaymentService,
     submissions: Submissions,
     wallets: WalletService,
+    withdrawals: WithdrawalService,
     repository: TransactionRepository,
     idempotency: IdempotencyService,
     identity: IdentityService,
@@ -209,6 +240,25 @@ def aliases_router(
         scope = scope_of(request, principal, path)
         reply = await wallets.fund(
             principal.id, body.as_initialize(), scope, origin_of(request), instance=request.url.path
+        )
+        return _successor(reply_answer(reply, location=True), path)
+
+    @router.post(
+        "/wallet/flutterwave/withdraw",
+        status_code=201,
+        summary="Withdraw from a wallet at Flutterwave (older name)",
+        response_model=TransactionView,
+        responses=WITHDRAW_RESPONSES,
+        openapi_extra=KEY_DOCUMENTED,
+    )
+    async def withdraw_at_flutterwave(
+        request: Request, body: WithdrawAtFlutterwave, principal: Annotated[Principal, Depends(wallet_writer)]
+    ) -> Response:
+        """Use `POST /wallet/withdraw`."""
+        path = request.url.path.removesuffix("flutterwave/withdraw") + "withdraw"
+        scope = scope_of(request, principal, path)
+        reply = await withdrawals.withdraw(
+            principal.id, body.as_withdraw(), scope, origin_of(request), instance=request.url.path
         )
         return _successor(reply_answer(reply, location=True), path)
 

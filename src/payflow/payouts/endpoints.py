@@ -1,6 +1,6 @@
 """`/wallet/withdraw`, `/wallet/withdrawals`, and the questions before one: `/wallet/banks`, `/wallet/resolve-account`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
@@ -53,6 +53,10 @@ _REFUSED = [
     Conflict("Paystack takes nothing new at the moment. Name another provider.", code="provider_drained"),
     ProvidersSilent(),
 ]
+WITHDRAW_RESPONSES: dict[int | str, dict[str, Any]] = {
+    201: {"content": {"application/json": {"example": STARTED}}},
+    **problem_responses(400, 401, 403, 409, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, *_REFUSED]),
+}
 _NOT_WAITING = Conflict("This withdrawal was approved already.", code="not_awaiting_approval")
 _OWN = Forbidden("Who asked for a withdrawal does not decide about it.", code="own_withdrawal")
 _LOOKUP_FAILED = Invalid("Could not resolve account name. Check parameters or try again.", code="lookup_failed")
@@ -79,10 +83,7 @@ def withdrawals_router(
         status_code=201,
         summary="Withdraw to a bank account or phone",
         response_model=TransactionView,
-        responses={
-            201: {"content": {"application/json": {"example": STARTED}}},
-            **problem_responses(400, 401, 403, 409, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, *_REFUSED]),
-        },
+        responses=WITHDRAW_RESPONSES,
         openapi_extra=KEY_DOCUMENTED,
     )
     async def withdraw(request: Request, body: Withdraw, principal: Annotated[Principal, Depends(writer)]) -> Response:
