@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -21,11 +22,12 @@ from payflow.ledger.books import Books
 from payflow.ledger.journals import Line, Reversals, account_id
 from payflow.ledger.repository import Accounts, balance_at
 from payflow.transactions import repository as sql
-from payflow.transactions.aggregate import Attempt, AttemptStatus, Source, Transaction, Unit
+from payflow.transactions.aggregate import Attempt, AttemptStatus, Refund, Source, Transaction, Unit
 from payflow.transactions.books.repository import BooksRepository
 from payflow.transactions.books.service import BooksBroken, BooksService, CheckRunning
-from payflow.transactions.lifecycle import Kind, Status
+from payflow.transactions.lifecycle import Cause, Kind, Status
 from payflow.transactions.outgoing import open_outgoing
+from payflow.transactions.refunds import routing_of
 from payflow.transactions.service import Answer, Transactions
 from payflow.transactions.settle import resolve_review, settle
 from tests.house import House, Urls
@@ -431,6 +433,36 @@ async def test_what_went_back_out_of_suspense_was_nobodys(books: Told) -> None:
     foreign = Result(Verdict.COMPLETED, requested=attempt.amount, paid=Money(700, "USD"))
     await books.transactions.settle(Answer(attempt.id, foreign, Source.WEBHOOK, PROVIDER))
     await books.transactions.resolve(transaction.id, Status.REVERSED, "sent back by the bank", PROVIDER)
+    assert await books.breaks() == set()
+
+
+async def test_a_second_payment_on_its_way_back_holds_nothing_of_the_wallet(books: Told) -> None:
+    transaction, paid = await books.fund(700)
+    second = replace(paid, id=uuid7(), number=2, reference=new_reference("att"), status=AttemptStatus.CREATED)
+    await books.transactions.add_attempt(second)
+    await books.settle(second, Verdict.COMPLETED)
+
+    def build(unit: Unit) -> tuple[Refund, Attempt, None]:
+        payment, now = unit.attempts[second.id], utc_now()
+        order = replace(second, id=uuid7(), number=3, operation=Operation.REFUND, reference=new_reference("att"))
+        order.routing = routing_of(payment)
+        refund = Refund(
+            uuid7(),
+            transaction.id,
+            books.user,
+            order.id,
+            second.id,
+            new_reference("ref"),
+            second.amount,
+            now,
+            now,
+            next_check_at=now,
+        )
+        return refund, order, None
+
+    async with books.database.transaction() as connection:
+        await books.transactions.open_refund(connection, transaction.id, build, PROVIDER, Cause.USER)
+    assert await books.wallet() == (700, 0)
     assert await books.breaks() == set()
 
 

@@ -103,12 +103,14 @@ HOLD_OF_TRANSACTION = f"""
         WHERE t.kind IN ('withdrawal', 'airtime')
     ) b WHERE expected <> found
 """
-# A refund waits, has gone or came to nothing, by its hold or (without a wallet, or made elsewhere) by its own postings.
+# A refund waits, has gone or came to nothing, by its hold or (without a wallet, out of suspense, or made elsewhere) by its
+# own postings.
 REFUND_POSTINGS = f"""
     SELECT * FROM (
         SELECT r.id::text AS id,
                CASE r.status WHEN 'completed' THEN 'gone' WHEN 'failed' THEN 'back'
                    ELSE CASE WHEN t.kind = 'funding' AND a.routing ->> 'reason' <> '{MADE_ELSEWHERE}'
+                                  AND a.routing ->> 'from' IS DISTINCT FROM 'suspense'
                              THEN 'waits' ELSE coalesce(h.standing, 'nothing') END END AS expected,
                CASE WHEN h.id IS NOT NULL AND j.kinds IS NOT NULL THEN 'a hold and ' || j.kinds
                     WHEN h.id IS NOT NULL THEN h.standing
