@@ -28,9 +28,9 @@ test: lint ## check style and types, then run all tests against real servers
 	$(BIN)/python -m tests.services.ensure -- \
 		$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(WHOLE))
 
-prove: $(DEV) ## tell thousands of stories of money, and check the books after each step
+prove: $(DEV) ## tell thousands of stories of money, check the books after each step, and try settlement files
 	PAYFLOW_PROVE=1 $(BIN)/python -m tests.services.ensure -- \
-		$(BIN)/python -m pytest tests/ledger/test_books_machine.py $(ARGS)
+		$(BIN)/python -m pytest tests/ledger/test_books_machine.py tests/reconciliation/test_properties.py $(ARGS)
 
 bench: $(DEV) ## measure the hot paths
 	$(BIN)/python -m bench $(ARGS)
