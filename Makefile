@@ -33,9 +33,9 @@ cover: $(DEV) ## run all tests and see which lines and branches they reach: at l
 	$(BIN)/python -m tests.services.ensure -- \
 		$(BIN)/python -m pytest $(WHOLE) --cov --cov-branch --cov-report=term --cov-fail-under=90
 
-prove: $(DEV) ## tell thousands of stories of money, and check the books after each step
+prove: $(DEV) ## tell thousands of stories of money, check the books after each step, and try settlement files
 	PAYFLOW_PROVE=1 $(BIN)/python -m tests.services.ensure -- \
-		$(BIN)/python -m pytest tests/ledger/test_books_machine.py $(ARGS)
+		$(BIN)/python -m pytest tests/ledger/test_books_machine.py tests/reconciliation/test_properties.py $(ARGS)
 
 bench: $(DEV) ## measure the hot paths
 	$(BIN)/python -m bench $(ARGS)

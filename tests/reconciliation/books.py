@@ -20,7 +20,7 @@ from payflow.infra.database import Database
 from payflow.ledger import journals
 from payflow.ledger.journals import Hold, Journal
 from payflow.ledger.repository import INSERT_ENTRIES, INSERT_JOURNALS, Accounts, add_hold, parameters
-from payflow.reconciliation.repository import ReconciliationRepository
+from payflow.reconciliation.repository import BATCH, ReconciliationRepository
 from payflow.reconciliation.service import Difference, ReconciliationService, Summary, Window
 
 NOW = utc_now() + timedelta(hours=1)  # what the files say; no test lasts so long
@@ -43,11 +43,11 @@ class Paid:
 class Books:
     """`window` is from now on: what stood in the database before is not missed in any file."""
 
-    def __init__(self, database: Database, user_id: UUID, margin_seconds: int = 0) -> None:
+    def __init__(self, database: Database, user_id: UUID, margin_seconds: int = 0, batch: int = BATCH) -> None:
         self.database, self.user_id = database, user_id
         self.window = Window(utc_now(), NOW + timedelta(days=1))
         settings = Settings(_env_file=None, reconciliation_margin_seconds=margin_seconds)
-        repository = ReconciliationRepository(database, EventRepository(database))
+        repository = ReconciliationRepository(database, EventRepository(database), batch)
         self.service = ReconciliationService(repository, utc_now, settings)
 
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:

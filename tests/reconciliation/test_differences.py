@@ -156,6 +156,16 @@ async def test_a_payment_settled_twice_under_other_ids(books: Books, file: Path)
     assert [(kind, number) for kind, number, *_ in found] == [("duplicate", 3)]
 
 
+async def test_of_lines_about_the_same_the_oldest_that_moved_money_is_compared(books: Books, file: Path) -> None:
+    line = paystack_line(await payment(books, "paystack"))
+    later = {**line, "Amount": "4999.00", "Transaction date": at(NOW + timedelta(seconds=5))}
+    failed = {**line, "Status": "failed", "Transaction date": at(NOW - timedelta(seconds=5))}
+    for lines in ([failed, later, line], [line, later, failed]):
+        summary, found = await books.reconcile("paystack", written(file, lines))
+        assert [kind for kind, *_ in found] == ["duplicate", "duplicate"]
+        assert summary.agreed == 1
+
+
 async def test_a_payment_that_is_not_in_the_ledger(books: Books, file: Path) -> None:
     line = paystack_line(await payment(books, "paystack", post=False))
     _, found = await books.reconcile("paystack", written(file, [line]))
@@ -203,6 +213,16 @@ async def test_negative_lines_are_refunds_of_the_payment_they_name(books: Books,
     assert (await books.reconcile("paystack", written(file, [paystack_line(paid), back, later])))[1] == []
     _, found = await books.reconcile("paystack", written(file, [paystack_line(paid), back, later, third]))
     assert found == [("missing_here", 5, "", "1000.00 NGN")]
+
+
+async def test_a_refund_that_is_told_again_takes_no_others(books: Books, file: Path) -> None:
+    paid = await payment(books, "paystack")
+    for _ in range(2):
+        await books.refund(paid, "paystack", Money(100_000, "NGN"))
+    back = paystack_line(paid, Amount="-1000.00", **{"Paystack fee": ""})
+    later = {**back, "Transaction date": at(NOW + timedelta(seconds=5))}
+    _, found = await books.reconcile("paystack", written(file, [paystack_line(paid), back, back, later]))
+    assert [(kind, number) for kind, number, *_ in found] == [("duplicate", 4)]
 
 
 async def test_refunds_are_not_missed_in_a_file_that_tells_none(books: Books, file: Path) -> None:
@@ -275,6 +295,9 @@ async def test_payouts_and_charges_of_mpesa(books: Books, file: Path) -> None:
     assert found == [("fee", 3, "23.00 KES", "25.00 KES")]
     _, found = await books.reconcile("mpesa", written(file, [mpesa_line(paid), charge]))
     assert found == [("missing_there", None, "1000.00 KES", "")]
+    refused = {**charge, "Transaction Status": "Failed", "Withdrawn": "-99.00"}
+    _, found = await books.reconcile("mpesa", written(file, [mpesa_line(paid), out, refused]))
+    assert found == []
     unknown = {**out, "Receipt No.": "TKL0ELSE01", "Details": "Merchant Something New"}
     _, found = await books.reconcile("mpesa", written(file, [mpesa_line(paid), out, charge, unknown]))
     assert found == [("missing_here", 5, "", "1000.00 KES")]

@@ -193,12 +193,12 @@ def test_every_format_requires_columns_that_it_knows() -> None:
 
 
 def test_a_long_file_is_read_line_by_line(file: Path) -> None:
-    file.write_text(HEADER + "".join(PAID.replace("att1", f"att{number}") for number in range(100_000)))
+    file.write_text(HEADER + "".join(PAID.replace("att1", f"att{number}") for number in range(20_000)))
     tracemalloc.start()
     try:
         count = sum(1 for _ in read_file(format_of("paystack"), file))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert count == 100_000
-    assert peak < 2_000_000  # the file itself has six million bytes
+    assert count == 20_000
+    assert peak < 200_000  # the file itself has a million bytes

@@ -22,6 +22,7 @@ from payflow.ledger.repository import INSERT_ENTRIES, INSERT_JOURNALS, Accounts,
 from payflow.reconciliation.formats import LineKind, SettlementLine
 
 STATEMENT_SECONDS = 600.0
+BATCH = 2_000  # lines, or rows about them, that are in memory at once
 
 CREATE_LINES = """
     CREATE TEMPORARY TABLE settlement_lines (
@@ -29,6 +30,7 @@ CREATE_LINES = """
         currency text, fee_minor bigint, fee_rounded boolean, occurred_at timestamptz, attempt_id uuid, transaction_id uuid
     )
 """
+FORGET_LINES = "CLOSE ALL; DROP TABLE IF EXISTS pg_temp.settlement_lines"
 LINE_COLUMNS = (*(field.name for field in fields(SettlementLine)), "attempt_id", "transaction_id")
 
 # By our own reference first; a provider's id may be the payment's of several attempts. A receipt is unique only among what
@@ -44,24 +46,33 @@ FIND_ATTEMPTS = """
     SELECT n.number, 2, a.id, a.transaction_id, a.operation, a.status, a.created_at
     FROM named n JOIN attempts a ON a.receipt = n.name AND a.provider = $1 AND a.status IN ('succeeded', 'under_review')
 """
-# The receipts of payments that were taken back are in no index: looked through once, for the lines that are left.
+# The receipts of payments that were taken back are in no index: looked through once, for the lines that are left. A cursor that
+# outlives its transaction takes no parameters; the provider is one of those whose format is known.
 FIND_REVERSED = """
     SELECT DISTINCT ON (l.number) l.number, a.id, a.transaction_id
     FROM (SELECT number, kind, unnest(names) AS name FROM settlement_lines WHERE attempt_id IS NULL) l
-    JOIN attempts a ON a.receipt = l.name AND a.provider = $1 AND a.status NOT IN ('succeeded', 'under_review')
+    JOIN attempts a ON a.receipt = l.name AND a.provider = '{provider}' AND a.status NOT IN ('succeeded', 'under_review')
     WHERE (l.kind, a.operation) IN (('payment', 'collect'), ('payout', 'payout'), ('refund', 'refund'))
     ORDER BY l.number, a.created_at
 """
-# A refund that the file names by its payment alone is the one of that payment with this amount; the first with the first.
-PAIR_REFUNDS = """
+# Which of several lines about the same is the first: what moved money, then the oldest. The rest only sees to it that how a
+# file is sorted changes nothing; lines that are alike in all of it are interchangeable.
+FIRST = """
+    (status = 'succeeded') DESC, occurred_at, amount_minor, currency, fee_minor, fee_rounded, status, raw_status, kind, key,
+    names, attempt_id, number
+"""
+# A refund that the file names by its payment alone is the one of that payment with this amount; the first with the first. A
+# line that is told again takes no other's refund.
+PAIR_REFUNDS = f"""
     WITH lines AS (
         SELECT number, transaction_id, amount_minor,
-            row_number() OVER (PARTITION BY transaction_id, amount_minor ORDER BY number) AS nth
-        FROM settlement_lines WHERE kind = 'refund' AND attempt_id IS NULL AND transaction_id IS NOT NULL
+            row_number() OVER (PARTITION BY transaction_id, amount_minor ORDER BY {FIRST}) AS nth
+        FROM (SELECT *, row_number() OVER (PARTITION BY key ORDER BY {FIRST}) AS nth_of_key FROM settlement_lines) l
+        WHERE kind = 'refund' AND attempt_id IS NULL AND transaction_id IS NOT NULL AND nth_of_key = 1
     ), refunded AS (
         SELECT a.id, a.transaction_id, a.amount_minor, row_number() OVER (
             PARTITION BY a.transaction_id, a.amount_minor ORDER BY (a.status = 'succeeded') DESC, a.number) AS nth
-        FROM attempts a WHERE a.operation = 'refund' AND a.provider = $1
+        FROM attempts a WHERE a.operation = 'refund' AND a.provider = '{{provider}}'
           AND a.transaction_id IN (SELECT transaction_id FROM lines)
           AND NOT EXISTS (SELECT FROM settlement_lines l WHERE l.attempt_id = a.id)
     )
@@ -90,19 +101,21 @@ POSTED = """
 """
 COMPARE = f"""
     WITH counted AS (
-        SELECT *, row_number() OVER (PARTITION BY key ORDER BY number) AS nth_of_key,
-            row_number() OVER (PARTITION BY attempt_id, kind, status ORDER BY number) AS nth_of_attempt
+        SELECT *, row_number() OVER (PARTITION BY key ORDER BY {FIRST}) AS nth_of_key,
+            row_number() OVER (PARTITION BY attempt_id, kind, status ORDER BY {FIRST}) AS nth_of_attempt
         FROM settlement_lines
     ), charged AS (
         SELECT attempt_id, sum(amount_minor)::bigint AS amount_minor, min(number) AS number FROM counted
-        WHERE kind = 'fee' AND nth_of_key = 1 AND attempt_id IS NOT NULL GROUP BY attempt_id
+        WHERE kind = 'fee' AND status NOT IN ('failed', 'pending') AND nth_of_key = 1 AND attempt_id IS NOT NULL
+        GROUP BY attempt_id
     ), whole AS (SELECT DISTINCT attempt_id FROM settlement_lines WHERE kind <> 'fee' AND attempt_id IS NOT NULL)
     SELECT l.number, l.key, l.kind, l.status, l.raw_status, l.names, l.amount_minor, l.currency, l.fee_rounded,
         l.occurred_at, CASE WHEN l.kind = 'fee' THEN c.amount_minor
             WHEN l.fee_minor IS NULL THEN c.amount_minor ELSE l.fee_minor + coalesce(c.amount_minor, 0) END AS fee_minor,
         l.nth_of_key > 1 OR (l.attempt_id IS NOT NULL AND l.nth_of_attempt > 1 AND l.status = 'succeeded'
             AND l.kind IN ('payment', 'refund', 'payout')) AS repeated,
-        l.kind = 'fee' AND l.attempt_id IS NOT NULL AND (w.attempt_id IS NOT NULL OR c.number <> l.number) AS told_above,
+        l.kind = 'fee' AND l.attempt_id IS NOT NULL AND (w.attempt_id IS NOT NULL OR c.number IS DISTINCT FROM l.number)
+            AS told_above,
         a.id AS attempt_id, a.transaction_id, a.user_id, a.reference, a.operation, a.status AS attempt_status,
         t.status AS transaction_status, abs(p.moved)::bigint AS posted_minor, p.fee_minor::bigint AS posted_fee_minor,
         p.currency AS posted_currency,
@@ -217,8 +230,9 @@ class Repair:
 class Lines:
     """The lines of one file on one connection. First `add` all, then `settle`, then read."""
 
-    def __init__(self, connection: RawConnection, provider: str) -> None:
+    def __init__(self, connection: RawConnection, provider: str, batch: int) -> None:
         self._connection, self._provider = connection, provider
+        self.batch = batch
 
     async def add(self, lines: Sequence[SettlementLine]) -> None:
         named = [(line.number, name) for line in lines for name in line.names]
@@ -247,9 +261,16 @@ class Lines:
         await self._connection.execute("CREATE INDEX ON settlement_lines (attempt_id)", timeout=STATEMENT_SECONDS)
         await self._connection.execute("ANALYZE settlement_lines", timeout=STATEMENT_SECONDS)
         for statement in (FIND_REVERSED, PAIR_REFUNDS):
-            rows = await self._connection.fetch(statement, self._provider, timeout=STATEMENT_SECONDS)
-            columns = ([row[place] for row in rows] for place in range(3))
-            await self._connection.execute(SET_ATTEMPTS, *columns, timeout=STATEMENT_SECONDS)
+            # What is found is kept by the server, where the transaction that looked for it has written nothing.
+            async with self._connection.transaction(readonly=True):
+                await self._connection.execute(
+                    f"DECLARE found CURSOR WITH HOLD FOR {statement.format(provider=self._provider)}",
+                    timeout=STATEMENT_SECONDS,
+                )
+            while rows := await self._connection.fetch(f"FETCH {self.batch} FROM found", timeout=STATEMENT_SECONDS):
+                columns = ([row[place] for row in rows] for place in range(3))
+                await self._connection.execute(SET_ATTEMPTS, *columns, timeout=STATEMENT_SECONDS)
+            await self._connection.execute("CLOSE found")
 
     async def compared(self, number: int | None = None) -> AsyncIterator[ComparedLine]:
         """All lines in order, or the one with this number."""
@@ -273,21 +294,21 @@ class Lines:
 
 
 class ReconciliationRepository:
-    def __init__(self, database: Database, events: EventRepository) -> None:
-        self._database, self._events = database, events
+    def __init__(self, database: Database, events: EventRepository, batch: int = BATCH) -> None:
+        self._database, self._events, self._batch = database, events, batch
         self._accounts = Accounts()
 
     @asynccontextmanager
     async def lines(self, provider: str) -> AsyncIterator[Lines]:
         """An empty table of lines, gone at the end."""
         async with self._database.raw() as connection:
-            await connection.execute("DROP TABLE IF EXISTS pg_temp.settlement_lines")
+            await connection.execute(FORGET_LINES)
             await connection.execute(CREATE_LINES)
             try:
-                yield Lines(connection, provider)
+                yield Lines(connection, provider, self._batch)
             finally:
                 if not connection.is_closed() and not connection.is_in_transaction():
-                    await connection.execute("DROP TABLE IF EXISTS pg_temp.settlement_lines")
+                    await connection.execute(FORGET_LINES)
 
     async def repair_of(self, provider: str, line_key: str, kind: str) -> UUID | None:
         """The journal that this line was repaired by."""

@@ -31,7 +31,6 @@ from payflow.reconciliation.formats import (
 )
 from payflow.reconciliation.repository import ComparedLine, Lines, ReconciliationRepository, Repair, Unlisted
 
-BATCH = 2_000
 _NAMESPACE = UUID("5b1f0a36-6d0b-5a5e-8a53-0f3d3b6d7f21")
 PAID = ("succeeded", "under_review", "reversed")
 TAKEN_BACK = ("reversed", "refunded", "partially_refunded", "under_review")
@@ -142,7 +141,7 @@ class ReconciliationService:
         if known is not None:
             return Repaired(known, False, amount, line.currency)
         if line.repeated:
-            raise Conflict(f"Line {line.number} stands in the file twice. Repair the first.", code="duplicate_line")
+            raise Conflict(f"Line {line.number} stands in the file twice. Repair the other.", code="duplicate_line")
         wrong = {difference.kind for difference in differences(line)}
         if repair is RepairKind.FEE and DifferenceKind.FEE not in wrong:
             raise Conflict(f"Line {line.number} has no difference of fees.", code="nothing_to_repair")
@@ -201,7 +200,7 @@ class ReconciliationService:
                 summary.not_ours[line.raw_status or "other"] += 1
             else:
                 batch.append(line)
-            if len(batch) >= BATCH:
+            if len(batch) >= lines.batch:
                 await lines.add(batch)
                 batch = []
         if batch:
