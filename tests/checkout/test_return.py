@@ -1,6 +1,9 @@
 """The page after a hosted checkout says what is known, to who holds the payment's token; and decides nothing."""
 
+import re
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -40,6 +43,16 @@ async def test_without_the_token_it_knows_only_that_somebody_came_back(shop: Hou
         {"reference": "<script>alert(1)</script>"},
     ):
         assert await page(shop, **params) == plain, params
+
+
+async def test_its_policy_allows_the_style_that_it_has_and_nothing_else(shop: House) -> None:
+    answer = await shop.client().get("/checkout/return")
+    (style,) = re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL)
+    named = b64encode(sha256(style.encode()).digest()).decode()
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["style-src"] == f"'sha256-{named}'"
+    assert "script-src" not in policy
 
 
 async def test_with_it_the_books_are_told(shop: House, ada: Merchant) -> None:

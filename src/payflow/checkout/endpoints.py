@@ -5,6 +5,8 @@ address is not believed: without the payment's own `client_token` the page knows
 page says how the payment stands in the books.
 """
 
+from base64 import b64encode
+from hashlib import sha256
 from html import escape
 
 from starlette.requests import Request
@@ -18,17 +20,26 @@ from payflow.transactions.client_tokens import ClientTokens
 from payflow.transactions.lifecycle import ENDED_UNPAID, Status
 from payflow.transactions.repository import TransactionRepository
 
+_STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ground: #f6f7f9; --ink: #1b1f24; }
+@media (prefers-color-scheme: dark) { :root { --paper: #22262c; --ground: #16191d; --ink: #e8eaed; } }
+body { font: 1.1rem/1.5 system-ui, sans-serif; margin: 0; padding: 1rem; color: var(--ink); background: var(--ground); }
+main { max-width: 34rem; margin: 12vh auto; padding: 2rem; background: var(--paper); border-radius: .75rem; }
+h1 { font-size: 1.4rem; margin-top: 0; }
+"""
+# The style is part of the page and named by its hash, so that nothing else of the page may style or run.
+_POLICY = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    f"style-src 'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode()}'"
+)
+_HEADERS = {"cache-control": "no-store", "content-security-policy": _POLICY}
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Back from the payment page</title>
-<style>
-body {{ font: 1.1rem/1.5 system-ui, sans-serif; margin: 0; color: #1b1f24; background: #f6f7f9; }}
-main {{ max-width: 34rem; margin: 12vh auto; padding: 2rem; background: #fff; border-radius: .75rem; }}
-h1 {{ font-size: 1.4rem; margin-top: 0; }}
-</style>
+<title>{heading} – back from the payment page</title>
+<style>{style}</style>
 </head>
 <body>
 <main>
@@ -60,8 +71,8 @@ def checkout_routes(transactions: TransactionRepository, client_tokens: ClientTo
 
     async def returned(request: Request) -> HTMLResponse:
         heading, text = _said(await known(request))
-        page = _PAGE.format(heading=escape(heading), text=escape(text))
-        return HTMLResponse(page, headers={"cache-control": "no-store"})
+        page = _PAGE.format(heading=escape(heading), text=escape(text), style=_STYLE)
+        return HTMLResponse(page, headers=_HEADERS)
 
     return [Route("/checkout/return", returned, methods=["GET"])]
 
