@@ -435,12 +435,13 @@ async def test_one_request_opens_one_refund(database: Database) -> None:
         await outer.rollback()
 
 
-def test_a_dispute_that_is_won_about_a_payment_nobody_saw_completes_nothing() -> None:
-    of = unit(Status.REVERSED, AttemptStatus.REVERSED)
+@pytest.mark.parametrize("others_paid", [0, AMOUNT.minor])
+def test_a_dispute_that_is_won_about_a_payment_nobody_saw_completes_nothing(others_paid: int) -> None:
+    of = unit(Status.REVERSED, AttemptStatus.REVERSED, paid_minor=others_paid)
     for _ in range(2):
         settle(of, first(of), Result(Verdict.DISPUTE_WON), context())
     assert [event.data["reason"] for event in of.events] == ["dispute_won"]
-    assert (of.transaction.status, of.transaction.paid_minor, of.journals) == (Status.REVERSED, 0, [])
+    assert (of.transaction.status, first(of).status, of.journals) == (Status.REVERSED, AttemptStatus.REVERSED, [])
 
 
 @pytest.mark.parametrize(

@@ -515,20 +515,20 @@ def _dispute_won(unit: Unit, attempt: Attempt, result: Result, context: Context)
     may_complete = allowed(transaction.kind, transaction.status, Status.COMPLETED, Cause.PROVIDER)
     if attempt.status is not AttemptStatus.REVERSED or transaction.status is not Status.REVERSED or not may_complete:
         return
-    if transaction.paid_minor == 0:
-        # Nothing was ever credited, so there is nothing to give again, and a dispute tells of no payment's amount.
+    past = unit.reversals.get(attempt.id, journals.Reversals())
+    if not past.lines:
+        # Nothing of this attempt was taken from the owner, so there is nothing to give again; and a dispute tells of no
+        # payment's amount.
         _for_a_person(unit, attempt, DISPUTE_WON, context)
         return
-    past = unit.reversals.setdefault(attempt.id, journals.Reversals())
     attempt.status, attempt.failure = AttemptStatus.SUCCEEDED, DISPUTE_WON
     unit.touch(attempt, context.now)
-    if past.lines:
-        # What was taken is not computed again: refunds may have ended since.
-        unit.journals.append(journals.reinstated(attempt.id, transaction.id, past.lines, past.given_again))
-        again = sum(line.amount_minor for line in past.lines if line.code == "wallet")
-        if again:
-            credited(unit, Money(again, attempt.amount.currency), context.origin, context.now)
-        past.given_again, past.lines = past.given_again + 1, []
+    # What was taken is not computed again: refunds may have ended since.
+    unit.journals.append(journals.reinstated(attempt.id, transaction.id, past.lines, past.given_again))
+    again = sum(line.amount_minor for line in past.lines if line.code == "wallet")
+    if again:
+        credited(unit, Money(again, attempt.amount.currency), context.origin, context.now)
+    past.given_again, past.lines = past.given_again + 1, []
     data = {"reason": DISPUTE_WON.code}
     move(unit, Status.COMPLETED, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
 
