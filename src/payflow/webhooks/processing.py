@@ -344,6 +344,10 @@ class WebhookProcessor:
             await self._transactions.publish(await self._last_events(transaction.id, transaction.version))
             return
         report = await self._checks.ask(transaction, attempt, origin=work.origin, hint=item.event.result)
+        if report.refusal is Refusal.NEVER_SENT:
+            _disbelieved(item, "it was never sent")
+            work.outcome = "ignored"
+            return
         if report.refusal is not None:
             soon = report.refusal is Refusal.TOO_SOON
             work.disposition = Disposition(Ending.RETRY, f"not asked: {report.refusal.value}", overtaken=soon)
