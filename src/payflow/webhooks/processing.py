@@ -390,7 +390,10 @@ class WebhookProcessor:
             self._retry(work, "not asked about a refund made elsewhere")
         elif told.verdict in _UNDER_WAY and told.provider_references:
             adopted = await self._refunds.adopt(transaction.id, payment, told, work.origin)
-            work.outcome = "settled" if adopted else "unchanged"
+            if adopted is None:
+                self._retry(work, "it may be a refund of ours whose answer is not there yet")
+            else:
+                work.outcome = "settled" if adopted else "unchanged"
         elif reports:
             self._retry(work, f"the provider does not confirm it yet: {told.verdict.value}")
         else:
