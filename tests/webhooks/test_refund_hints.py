@@ -16,6 +16,7 @@ from payflow.gateway.contract import Result, Verdict
 from payflow.infra.queue.port import Message
 from payflow.webhooks.processing import Disposition, Ending
 from tests.house import House, Merchant, Urls, running_house
+from tests.payouts.till import began, fill, whole
 from tests.webhooks.desk import attempt_of, counted, encoded
 
 PART_MINOR = 20_000
@@ -251,3 +252,15 @@ async def test_what_may_be_a_refund_of_ours_is_not_taken_for_one_made_elsewhere(
     assert await payment.refunds() == [("processing", "200.00")]
     assert await adopted(replace(result, requested=Money(PART_MINOR + 1, "NGN"))) is True
     assert await payment.refunds() == [("processing", "200.00"), ("processing", "200.01")]
+
+
+async def test_a_refund_of_a_withdrawal_is_asked_about_nowhere(desk: House) -> None:
+    ada = await desk.merchant()
+    await fill(desk, ada, 1_000_000)
+    started = await began(ada)
+    payment = Refunded(desk, ada, {"id": started["id"], **await whole(ada, started["id"])})
+    asked = await questions(desk)
+    end = await payment.hint("processed", minor=150_000, delivery=len(desk.settings.overtaken_delays_seconds))
+    assert end.ending is Ending.DONE
+    assert await questions(desk) == asked
+    assert (await whole(ada, started["id"]))["refunds"] == []

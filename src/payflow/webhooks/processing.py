@@ -439,7 +439,9 @@ class WebhookProcessor:
         for reference in event.payment_references:
             if OUR_REFERENCE.match(reference):
                 found = await repository.find_attempt(None, reference)
-                return found if found is not None and found[1].provider == provider else None
+                ours = found is not None and found[1].provider == provider
+                # A transfer's number may be that of somebody's payment, whose refunds are none of ours.
+                return found if found and ours and found[1].operation is Operation.COLLECT else None
         known = await repository.attempts_by_provider_reference(provider, event.payment_references)
         return await repository.find_attempt(known[0][0], None) if known else None
 
