@@ -75,6 +75,8 @@ async def test_a_bad_file_ends_with_2_and_one_line(run: Run, urls: Urls, folder:
             (HEADER, ("paystack",), "has no lines. With --from and --to it is taken as complete for that time."),
             (HEADER, ("vtpass",), "There is no settlement format of 'vtpass'."),
             (HEADER, ("paystack", "--from", "soon"), "'soon' is no date such as"),
+            (HEADER, ("paystack", "--to", "9999-12-31"), "'9999-12-31' is no date such as"),
+            (HEADER, ("paystack", "--from", "2026-02-01", "--to", "2026-01-01"), "there is no time"),
         ):
             file.write_text(content)
             done = await run(
@@ -82,9 +84,7 @@ async def test_a_bad_file_ends_with_2_and_one_line(run: Run, urls: Urls, folder:
             )
             assert (done.code, done.out) == (2, ""), done.errors
             assert told in one_line(done.errors)
-        quiet = await run(
-            "reconcile", "paystack", str(file), "--from", "2026-01-01", "--to", "2026-01-01", **environment
-        )
+        quiet = await run("reconcile", "paystack", str(file), "--from", "2026-01-01", "--to", "20260101", **environment)
         assert (quiet.code, quiet.out.splitlines()[-1]) == (0, "No differences."), quiet.errors
         assert "2026-01-01T00:00:00.000000Z to 2026-01-02T00:00:00.000000Z" in quiet.out
         assert not (folder / "o").exists()

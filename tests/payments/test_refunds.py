@@ -86,6 +86,17 @@ async def books(shop: House, payment: dict[str, Any]) -> dict[str, int]:
     return {row["code"]: row["total"] for row in rows}
 
 
+async def test_a_repeat_that_spells_the_payment_otherwise_is_still_a_repeat(shop: House, ada: Merchant) -> None:
+    payment = await paid(shop, ada)
+    first = await refund(ada, payment, "10.00", key="once")
+    spelled = UUID(payment["id"])
+    for other in (str(spelled).upper(), spelled.hex, f"urn:uuid:{spelled}"):
+        again = await refund(ada, {"id": other}, "10.00", key="once")
+        assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+        assert again.headers["idempotent-replayed"] == "true"
+    assert len((await ada.payment(payment["id"]))["refunds"]) == 1
+
+
 @pytest.mark.parametrize("provider", REFUNDERS)
 async def test_a_part_and_then_the_rest(shop: House, ada: Merchant, provider: str) -> None:
     payment = await paid(shop, ada, provider)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.house import House, Merchant, Urls, running_house
+from tests.house import House, Merchant, Urls, eventually, running_house
 from tests.openapi.document import as_documented
 from tests.payouts.till import attempt_of, audit, began, fill, purse, story, until, whole, withdraw
 from tests.webhooks.desk import MovableClock
@@ -195,6 +195,43 @@ async def test_the_timer_leaves_alone_what_nobody_approved(
     await admin.post(
         f"/wallet/withdrawals/{started['id']}/resolve", key="k", json={"outcome": "failed", "reason": "Never came."}
     )
+    assert await purse(shop, ada) == (FULL, 0)
+
+
+async def test_a_hint_asks_nobody_about_what_nobody_approved(
+    shop: House, ada: Merchant, admin: Merchant, clock: MovableClock
+) -> None:
+    """Flutterwave's webhooks are proved by a word that is the same for all: who knows it can name any reference."""
+    started = await began(ada, "flutterwave", amount=LARGE)
+    reference = await attempt_of(ada, started["id"])
+    told = {"id": 33286, "currency": "NGN", "amount": 2000, "status": "FAILED", "reference": reference}
+    settings = shop.simulator_settings
+
+    async def hinted() -> None:
+        answer = await shop.client().post(
+            "/api/v1/webhooks/flutterwave",
+            json={"event": "transfer.completed", "data": told},
+            headers={"verif-hash": settings.flutterwave_secret_hash},
+        )
+        assert answer.status_code == 200
+
+        async def taken() -> bool:
+            return not await shop.rows("SELECT id FROM queue_messages")
+
+        await eventually(taken)
+
+    async def asked() -> list[str]:
+        listed = (await shop.simulator.get("/_control/requests", params={"provider": "flutterwave"})).json()
+        return [request["path"] for request in listed["requests"]]
+
+    before = await asked()
+    await hinted()
+    clock.ahead += timedelta(days=60)
+    await check_due(shop.services)
+    assert (await whole(ada, started["id"]))["status"] == "pending"
+    await admin.post(f"/wallet/withdrawals/{started['id']}/reject", key="k", json=REASON)
+    await hinted()
+    assert await asked() == before
     assert await purse(shop, ada) == (FULL, 0)
 
 

@@ -254,6 +254,13 @@ class TestPaystackContract(SignedWebhooks, ProviderContract):
             },
         ),
         Case("success without fees", verified(fees=None), Verdict.COMPLETED, expected={"fee": None}),
+        Case("fees that nobody can read", verified(fees=76.145), Verdict.COMPLETED, expected={"fee": None}),
+        Case(
+            "fees in hundredths of a franc",
+            verified(currency="XOF", amount=260_000, requested_amount=260_000, fees=10_150),
+            Verdict.COMPLETED,
+            expected={"paid": Money(2_600, "XOF"), "fee": Money(102, "XOF")},
+        ),
         Case(
             "success of an older shape",
             Reply(

@@ -167,6 +167,11 @@ def test_a_settlement_of_flutterwave(file: Path) -> None:
         pytest.param(HEADER + PAID.replace("5000.00", "9" * 20), "is too large", id="too much"),
         pytest.param(HEADER + PAID.replace("NGN", "NGX"), "not an ISO 4217 currency", id="no currency"),
         pytest.param(HEADER + PAID.replace("2026-11-21T", "tomorrow "), "is no date that is known", id="no date"),
+        pytest.param(
+            HEADER + PAID.replace("2026-", "0001-"), "column 'Transaction date': is out of range", id="year 1"
+        ),
+        pytest.param(HEADER + PAID.replace("2026-", "9999-"), "is out of range", id="the last year"),
+        pytest.param(HEADER + PAID.replace("att1", "at\0t1"), "column 'Reference': holds a NUL", id="NUL"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_reason(file: Path, content: str | bytes, told: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from payflow.core.errors import Conflict, NotFound
 from payflow.core.money import Money
 from payflow.reconciliation.service import Repaired, RepairKind
-from tests.reconciliation.books import Books, Paid, paystack_line, stripe_line, written
+from tests.reconciliation.books import Books, Paid, mpesa_line, paystack_line, stripe_line, written
 
 REASON = "told by the export of November"
 
@@ -102,6 +102,44 @@ async def test_the_same_line_in_another_file_is_repaired_already(books: Books, f
     later = written(tmp_path / "later.csv", [paystack_line(ours), strange])
     again = await repair(books, later, 3, "suspense")
     assert (again.new, again.journal_id) == (False, first.journal_id)
+
+
+async def test_what_was_repaired_and_is_known_after_all_is_told_to_stand_twice(books: Books, file: Path) -> None:
+    """A prompt that a query completed without its receipt: the statement names the receipt alone, and it comes later."""
+    paid = await books.payment("mpesa", Money(25_000, "KES"))
+    written(file, [mpesa_line(paid, **{"Receipt No.": "NLJ7RT61SV"})])
+    await repair(books, file, 2, "suspense", "mpesa")
+    await books.rows("UPDATE attempts SET receipt = 'NLJ7RT61SV' WHERE id = $1", paid.attempt_id)
+    summary, found = await books.reconcile("mpesa", file)
+    assert found == [("duplicate", 2, "posted, and repaired", "once")]
+    assert (summary.agreed, summary.repaired) == (0, 0)
+
+
+@pytest.mark.parametrize(("changes", "theirs"), [({"Amount": "70.00"}, "70.00 NGN"), ({"Currency": "GHS"}, "7.00 GHS")])
+async def test_a_line_that_tells_another_amount_than_was_repaired_differs(
+    books: Books, file: Path, changes: dict[str, str], theirs: str
+) -> None:
+    ours = await books.payment("paystack", Money(1_000, "NGN"))
+    reference = f"till-{theirs}"
+    strange = paystack_line(ours, Reference=reference, Amount="7.00", **{"Transaction ID": "", "Paystack fee": ""})
+    await repair(books, written(file, [strange]), 2, "suspense")
+    assert (await books.reconcile("paystack", file))[0].repaired == 1
+    _, found = await books.reconcile("paystack", written(file, [{**strange, **changes}, paystack_line(ours)]))
+    assert found == [("amount", 2, "7.00 NGN", theirs)]
+
+
+async def test_a_line_of_nothing_is_about_its_fee_or_about_nothing(books: Books, file: Path) -> None:
+    ours = await books.payment("paystack", Money(1_000, "NGN"))
+    empty = paystack_line(ours, Reference="till-nothing", Amount="0.00", **{"Transaction ID": "", "Paystack fee": ""})
+    kept = {**empty, "Reference": "till-fee", "Paystack fee": "5.00"}
+    written(file, [empty, kept, paystack_line(ours)])
+    with pytest.raises(Conflict):
+        await repair(books, file, 2, "suspense")
+    assert (await books.reconcile("paystack", file))[1] == [("missing_here", 3, "", "0.00 NGN")]
+    before = dict(await books.ledger())
+    assert (await repair(books, file, 3, "suspense")).new
+    assert await change(books, before) == {"provider_fees": 500, "provider_clearing:paystack": -500}
+    assert (await books.reconcile("paystack", file))[1] == []
 
 
 async def test_two_administrators_at_once_post_once(books: Books, file: Path) -> None:

@@ -9,11 +9,16 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
+from payflow.core.clock import utc_now
 from payflow.core.ids import uuid7
 from payflow.core.money import Money
 from payflow.ledger import journals
 from payflow.ledger import repository as ledger
+from payflow.ledger.journals import Hold
 from payflow.ledger.repository import Accounts
+from payflow.wallets.repository import StatementLine
+from payflow.wallets.schemas import StatementEntry
+from payflow.wallets.service import entry_json
 from tests.house import House, Merchant
 from tests.wallets.conftest import fund, holds
 
@@ -217,3 +222,28 @@ async def test_csv_holds_no_formula(shop: House, ada: Merchant) -> None:
         await fund(shop, ada, "10.00", description=text)
     rows = list(csv.DictReader(StringIO((await ada.get("/wallet/statement", params={"format": "csv"})).text)))
     assert [row["description"] for row in rows] == ["'@SUM(A1)", "'-1+2", "'+1", '\'=HYPERLINK("http://evil.example")']
+
+
+def test_whatever_is_posted_to_a_wallet_is_told_in_words_that_are_documented() -> None:
+    user, about, hold = uuid7(), (uuid7(), uuid7(), uuid7(), "paystack", Money(1_000, "NGN")), a_hold()
+    taken = [journals.reversed_collection(*about, account="wallet", times=times) for times in range(3)]
+    posted = [
+        journals.collected(*about, None, account="wallet"),
+        journals.released(about[0], about[1], user, about[4], account="wallet"),
+        *taken,
+        *(journals.reinstated(about[0], about[1], taken[0].lines, times) for times in range(3)),
+        *(journals.refund(kind, *about, account="wallet") for kind in ("refunded", "refund_failed")),
+        journals.held(hold),
+        journals.released_hold(hold),
+        journals.captured_after_release(hold, "paystack", None, lacking=0),
+        journals.payout_returned(hold, "paystack"),
+    ]
+    described = str(StatementEntry.model_fields["type"].description)
+    for journal in posted:
+        assert any(line.code == "wallet" for line in journal.lines)
+        line = StatementLine(1, utc_now(), 1, 1, journal.source_type, journal.kind, None, None, None, None, None)
+        assert f"`{entry_json(line, 'NGN')['type']}`" in described, journal.kind
+
+
+def a_hold() -> Hold:
+    return Hold(uuid7(), uuid7(), uuid7(), "transaction", uuid7(), Money(1_000, "NGN"))

@@ -1,6 +1,8 @@
 """Paystack's refund events name no refund: they make us ask, unless they say only what the provider has told already."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -8,9 +10,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from payflow.core.clock import utc_now
+from payflow.core.money import Money
+from payflow.events.types import Origin
+from payflow.gateway.contract import Result, Verdict
 from payflow.infra.queue.port import Message
 from payflow.webhooks.processing import Disposition, Ending
 from tests.house import House, Merchant, Urls, running_house
+from tests.payouts.till import began, fill, whole
 from tests.webhooks.desk import attempt_of, counted, encoded
 
 PART_MINOR = 20_000
@@ -51,6 +57,15 @@ class Refunded:
         headers = {"provider": "paystack", "received_at": (came or utc_now()).isoformat(), "trust": "signed"}
         (end,) = await self.house.services.webhooks.process([Message(str(uuid4()), body, headers, delivery)])
         return end
+
+    async def refund_elsewhere(self, minor: int = PART_MINOR) -> str:
+        """As somebody does in the provider's dashboard; its id there."""
+        key = {"authorization": f"Bearer {self.house.simulator_settings.paystack_secret_key}"}
+        await self.house.outcome("paystack", "silent", operation="refund", times=1)
+        body = {"transaction": self.reference, "amount": minor}
+        answer = await self.house.simulator.post("/paystack/refund", json=body, headers=key)
+        assert answer.is_success, answer.text
+        return str(answer.json()["data"]["id"])
 
     async def settle(self) -> None:
         answer = await self.house.act("paystack", self.reference, "refund_settle")
@@ -206,3 +221,46 @@ async def test_an_event_that_says_more_is_asked_about(desk: House, status: str) 
     await payment.hint(status)
     assert await questions(desk) > asked
     assert await payment.refunds() == [("processing", "200.00")]
+
+
+async def test_a_refund_made_elsewhere_is_in_the_books_once_whatever_tells_of_it_at_once(desk: House) -> None:
+    payment = await paid(desk)
+    made = await payment.refund_elsewhere()
+    ends = await asyncio.gather(
+        *(payment.hint(status, delivery=1) for status in ("pending", "processing", "processed"))
+    )
+    assert {end.ending for end in ends} <= {Ending.DONE, Ending.RETRY}
+    stands = await payment.now()
+    assert await payment.refunds() == [("processing", "200.00")]
+    assert [attempt["provider_references"] for attempt in stands["attempts"][1:]] == [[made]]
+    assert [event["sequence"] for event in stands["timeline"]] == list(range(1, stands["version"] + 1))
+
+
+async def test_what_may_be_a_refund_of_ours_is_not_taken_for_one_made_elsewhere(desk: House) -> None:
+    payment = await paid(desk)
+    await payment.refund()
+    (told,) = (await payment.now())["attempts"][-1]["provider_references"]
+    of = (await desk.services.transactions.repository.get(UUID(payment.id), None))[1][0]  # type: ignore[index]
+    result = Result(Verdict.PROCESSING, provider_references=(told,), requested=Money(PART_MINOR, "NGN"))
+
+    async def adopted(result: Result) -> bool | None:
+        return await desk.services.refunds.adopt(UUID(payment.id), of, result, Origin())
+
+    assert await adopted(result) is False
+    await payment.forget_answer("created")
+    assert await adopted(result) is None
+    assert await payment.refunds() == [("processing", "200.00")]
+    assert await adopted(replace(result, requested=Money(PART_MINOR + 1, "NGN"))) is True
+    assert await payment.refunds() == [("processing", "200.00"), ("processing", "200.01")]
+
+
+async def test_a_refund_of_a_withdrawal_is_asked_about_nowhere(desk: House) -> None:
+    ada = await desk.merchant()
+    await fill(desk, ada, 1_000_000)
+    started = await began(ada)
+    payment = Refunded(desk, ada, {"id": started["id"], **await whole(ada, started["id"])})
+    asked = await questions(desk)
+    end = await payment.hint("processed", minor=150_000, delivery=len(desk.settings.overtaken_delays_seconds))
+    assert end.ending is Ending.DONE
+    assert await questions(desk) == asked
+    assert (await whole(ada, started["id"]))["refunds"] == []

@@ -391,7 +391,7 @@ def reconcile_file(
 def reconcile_repair(
     provider: Annotated[str, typer.Argument(help="paystack, flutterwave, stripe or mpesa.")],
     file: Annotated[Path, typer.Argument(help="The file that shows the difference.")],
-    line: Annotated[int, typer.Option(min=1, help="The line of the file, as the report names it.")],
+    line: Annotated[int, typer.Option(min=1, max=2**31 - 1, help="The line of the file, as the report names it.")],
     kind: Annotated[RepairKind, typer.Option(help="A fee that lacks, or money that nobody here knows, into suspense.")],
     reason: Annotated[str, typer.Option(help="Why; it stays with the journal.")],
     admin: Annotated[str, typer.Option(help="Email of the administrator in whose name it is posted.")],

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timedelta, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,6 +41,8 @@ async def reconcile(
     try:
         zone = format_of(provider).zone
         window = Window(_moment(since, zone), _moment(until, zone, whole_day=True))
+        if window.since and window.until and window.since >= window.until:
+            raise BadFile(f"From {since} to {until} there is no time: nothing would be compared.")
         reconciled = services.reconciliation.reconcile(provider, path, window, _progress)
         async with reconciled as (summary, found):
             with _opened(output) as out:
@@ -81,10 +83,18 @@ def _moment(text: str, zone: tzinfo, *, whole_day: bool = False) -> datetime | N
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+        return moment + timedelta(days=1) if whole_day and _names_a_day(text) else moment
+    except (ValueError, OverflowError):
         raise BadFile(f"{text!r} is no date such as 2026-11-21 or 2026-11-21T10:00:00Z.") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
-    return moment + timedelta(days=1) if whole_day and len(text) == len("2026-11-21") else moment
+
+
+def _names_a_day(text: str) -> bool:
+    """Also as 20261121: taken for its first moment, it would leave the day out without a word."""
+    try:
+        return bool(date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 @contextlib.contextmanager

@@ -40,6 +40,14 @@ def _plain(value: Any) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
+def _spelled_once(part: str) -> str:
+    """An id is the same in capitals or without its hyphens, and a repeat that spells it so is still a repeat."""
+    try:
+        return str(UUID(part)) if len(part) >= 32 else part
+    except ValueError:
+        return part
+
+
 class IdempotencyService:
     def __init__(
         self,
@@ -61,7 +69,8 @@ class IdempotencyService:
         self.keep = timedelta(days=keep_days)
 
     def scope(self, principal: str, method: str, path: str, key: str | None) -> KeyScope:
-        """Malformed when the header is missing or not 1 to 255 visible ASCII characters."""
+        """`path` with its ids in whatever spelling. Malformed when the header is missing or not 1 to 255 visible ASCII
+        characters."""
         if not key:
             raise Malformed("The Idempotency-Key header is required.", code="idempotency_key_missing")
         bare = key[1:-1] if len(key) > 2 and key[0] == key[-1] == '"' else key
@@ -69,7 +78,7 @@ class IdempotencyService:
             raise Malformed(
                 "Idempotency-Key must be 1 to 255 visible ASCII characters.", code="idempotency_key_invalid"
             )
-        return KeyScope(principal, method, path, bare)
+        return KeyScope(principal, method, "/".join(map(_spelled_once, path.split("/"))), bare)
 
     def fingerprint(self, body: Mapping[str, Any]) -> bytes:
         """A keyed digest of the validated body: it tells two bodies apart and tells nobody what was in them."""

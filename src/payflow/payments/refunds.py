@@ -21,7 +21,7 @@ from payflow.core.ids import new_reference, uuid7
 from payflow.core.logging import get_logger
 from payflow.core.money import Money, MoneyError
 from payflow.core.settings import Settings
-from payflow.events.types import Actor, Origin
+from payflow.events.types import Actor, Event, Origin
 from payflow.gateway.contract import Credentials, Operation, OrderNotAcceptable, RefundOrder, Refunds, Result, Verdict
 from payflow.gateway.registry import Registry
 from payflow.gateway.signing import CallbackUrls
@@ -153,22 +153,23 @@ class RefundService:
         await self._transactions.publish(unit.events, [cached])
         return Reply(200, finished.body, transaction_id=payment_id)
 
-    async def adopt(self, transaction_id: UUID, payment: Attempt, told: Result, origin: Origin) -> bool:
+    async def adopt(self, transaction_id: UUID, payment: Attempt, told: Result, origin: Origin) -> bool | None:
         """Take a refund into the books that was made elsewhere, as the provider tells it. False when it is known already,
-        or does not fit what is left of the payment."""
+        or does not fit what is left of the payment; None while it may be one of ours whose own answer is not written yet."""
         now = self._clock()
         amount = told.requested
         if amount is None or not told.provider_references:
             return False
+        ours: list[Attempt] = []
 
         def build(unit: Unit) -> tuple[Refund, Attempt, None] | None:
-            known = {
-                told_id
-                for attempt in unit.attempts.values()
-                if attempt.operation is Operation.REFUND
-                for told_id in attempt.provider_references
-            }
-            if known & set(told.provider_references):
+            refunds = [attempt for attempt in unit.attempts.values() if attempt.operation is Operation.REFUND]
+            if {told_id for attempt in refunds for told_id in attempt.provider_references} & set(
+                told.provider_references
+            ):
+                return None
+            ours[:] = [attempt for attempt in refunds if attempt.amount == amount and _answer_missing(attempt)]
+            if ours:
                 return None
             routing = made_elsewhere(unit, unit.attempts[payment.id], amount)
             if routing is None:
@@ -178,15 +179,21 @@ class RefundService:
             attempt.routing = routing
             return refund, attempt, None
 
-        async def work(connection: RawConnection) -> tuple[Unit, Refund | None]:
-            return await self._transactions.open_refund(connection, transaction_id, build, origin, Cause.PROVIDER)
+        async def work(connection: RawConnection) -> list[Event] | None:
+            unit, refund = await self._transactions.open_refund(
+                connection, transaction_id, build, origin, Cause.PROVIDER
+            )
+            if refund is None:
+                return None
+            # With its ids in the same transaction: by these, another event about it finds it known.
+            answer = Answer(refund.attempt_id, replace(told, reference=None), Source.QUERY, origin)
+            (settled,) = await self._transactions.settle_in(connection, [answer])
+            return [*unit.events, *settled.events]
 
-        unit, refund = await self._database.in_transaction(work)
-        if refund is None:
-            return False
-        await self._transactions.publish(unit.events)
-        told = replace(told, reference=None)
-        await self._transactions.settle(Answer(refund.attempt_id, told, Source.QUERY, origin))
+        events = await self._database.in_transaction(work)
+        if events is None:
+            return None if ours else False
+        await self._transactions.publish(events)
         return True
 
     async def refund_duplicates(self, limit: int) -> int:
@@ -372,6 +379,11 @@ class RefundService:
         if refund is None:
             return None
         return Reply(201, orjson.dumps(refund_json(refund)), True, payment_id, refund.id)
+
+
+def _answer_missing(refund: Attempt) -> bool:
+    """Whether the provider may have it under an id that nobody here knows."""
+    return refund.status in (AttemptStatus.CREATED, AttemptStatus.UNKNOWN) and not refund.provider_references
 
 
 def _collected(attempts: Sequence[Attempt]) -> list[Attempt]:

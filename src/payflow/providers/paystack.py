@@ -30,7 +30,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 
 from payflow.core.clock import Clock
-from payflow.core.money import Money
+from payflow.core.money import Money, exponent
 from payflow.gateway.contract import (
     AccountHolder,
     ActionType,
@@ -852,7 +852,7 @@ def _transfer_result(data: Mapping[str, Any]) -> Result:
         reference=_word(data.get("reference")) or None,
         provider_references=tuple(item for item in (code, str(identity) if identity is not None else "") if item),
         requested=_money(data.get("amount"), currency),
-        fee=_money(fee, currency) if verdict is Verdict.COMPLETED and fee is not None else None,
+        fee=_fee(fee, currency) if verdict is Verdict.COMPLETED else None,
         next_action=TRANSFER_OTP if verdict is Verdict.REQUIRES_ACTION else None,
         failure=told(failure, _word(data.get("gateway_response")) or status) if verdict is Verdict.DECLINED else None,
     )
@@ -910,7 +910,7 @@ def _result(data: Mapping[str, Any], *, direct: bool = False) -> Result:
         receipt=_word(data.get("receipt_number")) or None,
         requested=_money(requested, currency) if requested is not None else None,
         paid=_money(data.get("amount"), currency) if moved else None,
-        fee=_money(fees, currency) if moved and fees is not None else None,
+        fee=_fee(fees, currency) if moved else None,
         failure=_decline(data) if verdict is Verdict.DECLINED else None,
         session_open=verdict is Verdict.DECLINED and not direct,
         expirable=verdict in (Verdict.REQUIRES_ACTION, Verdict.DECLINED),
@@ -1009,6 +1009,15 @@ def _payment_ids(fields: Mapping[str, Any]) -> tuple[str, ...]:
 def _money(minor: Any, currency: Any) -> Money:
     """Paystack writes the same number as 10000 or as "10000"."""
     return minor_units(number(minor), currency, EXPONENTS)
+
+
+def _fee(units: Any, currency: Any) -> Money | None:
+    """None where it cannot be read: what came has come, whatever was kept of it. Of XOF hundredths are kept, which we round."""
+    told, step = number(units), 10 ** (EXPONENTS[currency] - exponent(currency)) if currency in EXPONENTS else 1
+    try:
+        return None if told is None else _money((told + step // 2) // step * step, currency)
+    except Unreadable:
+        return None
 
 
 def _word(value: Any) -> str:

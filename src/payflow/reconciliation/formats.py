@@ -28,6 +28,7 @@ from payflow.gateway.contract import Operation
 NAIROBI = timezone(timedelta(hours=3), "EAT")
 DELIMITERS = (",", ";", "\t")
 PREAMBLE_ROWS = 30  # a statement begins with the organisation's name, its short code and the period
+YEARS = range(1970, 9999)  # a day more or less can still be told
 AMOUNT = re.compile(r"(?:[A-Z]{3} ?)?(-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?)")
 MOMENTS = ("%d-%m-%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d-%m-%Y %H:%M", "%b %d, %Y %I:%M:%S %p",
            "%b %d, %Y %I:%M %p", "%d-%m-%Y", "%d/%m/%Y", "%b %d, %Y")  # fmt: skip
@@ -85,7 +86,8 @@ class Row:
 
     def text(self, column: str) -> str:
         place = self._places.get(column)
-        return "" if place is None or place >= len(self._cells) else self._cells[place].strip()
+        found = "" if place is None or place >= len(self._cells) else self._cells[place].strip()
+        return self._refuse(column, "holds a NUL") if "\x00" in found else found
 
     def needed(self, column: str) -> str:
         return self.text(column) or self._refuse(column, "is empty")
@@ -125,6 +127,8 @@ class Row:
                 found = read(text)
             except ValueError:
                 continue
+            if found.year not in YEARS:
+                self._refuse(column, "is out of range")
             return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
         return self._refuse(column, f"{text!r} is no date that is known")
 

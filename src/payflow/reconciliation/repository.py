@@ -99,6 +99,15 @@ POSTED = """
                 OR h.source_id IN (SELECT r.id FROM refunds r WHERE r.attempt_id = a.id))))
         OR (j.source_type = 'repair' AND j.id IN (SELECT p.journal_id FROM ledger_repairs p WHERE p.attempt_id = a.id)))
 """
+# What was posted for the line itself, while nobody here knew what it is about: money that came, or a charge.
+REPAIRED = """
+    SELECT min(e.currency) AS currency, coalesce(sum(CASE r.kind WHEN 'fee' THEN e.amount_minor ELSE -e.amount_minor END)
+        FILTER (WHERE c.code = CASE r.kind WHEN 'fee' THEN 'provider_fees' ELSE 'suspense' END), 0)::bigint AS minor
+    FROM ledger_repairs r JOIN ledger_entries e ON e.journal_id = r.journal_id
+    JOIN ledger_accounts c ON c.id = e.account_id
+    WHERE r.provider = $1 AND r.line_key = l.key AND (r.kind = 'suspense' OR l.kind = 'fee')
+    GROUP BY r.journal_id LIMIT 1
+"""
 COMPARE = f"""
     WITH counted AS (
         SELECT *, row_number() OVER (PARTITION BY key ORDER BY {FIRST}) AS nth_of_key,
@@ -121,14 +130,14 @@ COMPARE = f"""
         p.currency AS posted_currency,
         EXISTS (SELECT FROM ledger_journals j WHERE j.transaction_id = a.transaction_id AND j.source_type = 'attempt'
             AND j.source_id = a.id AND j.kind IN ('reversed', 'returned')) AS taken_back,
-        EXISTS (SELECT FROM ledger_repairs r WHERE r.provider = $1 AND r.line_key = l.key
-            AND (r.kind = 'suspense' OR l.kind = 'fee')) AS repaired
+        r.minor AS repaired_minor, r.currency AS repaired_currency
     FROM counted l
     LEFT JOIN attempts a ON a.id = l.attempt_id
     LEFT JOIN transactions t ON t.id = a.transaction_id
     LEFT JOIN charged c ON c.attempt_id = l.attempt_id
     LEFT JOIN whole w ON w.attempt_id = l.attempt_id
     LEFT JOIN LATERAL ({POSTED}) p ON a.id IS NOT NULL
+    LEFT JOIN LATERAL ({REPAIRED}) r ON true
     WHERE $2::int IS NULL OR l.number = $2
     ORDER BY l.number
 """
@@ -174,7 +183,8 @@ class ComparedLine:
     """A line beside the attempt it is about (None: nobody here knows of it) and what the ledger holds of that.
 
     `fee_minor` includes the charges that the file tells in lines of their own; a charge is `told_above` if such a line has it
-    already. `taken_back`: the ledger once gave the payment back."""
+    already. `taken_back`: the ledger once gave the payment back. `repaired_minor` is what a repair has posted for the line by
+    itself: what came, or went if negative."""
 
     number: int
     key: str
@@ -200,7 +210,8 @@ class ComparedLine:
     posted_fee_minor: int | None
     posted_currency: str | None
     taken_back: bool
-    repaired: bool
+    repaired_minor: int | None
+    repaired_currency: str | None
 
 
 @dataclass(frozen=True, slots=True)

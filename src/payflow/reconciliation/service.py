@@ -216,7 +216,7 @@ class ReconciliationService:
     async def _differences(self, lines: Lines, kind: Format, summary: Summary) -> AsyncIterator[Difference]:
         async for line in lines.compared():
             found = list(differences(line))
-            summary.repaired += bool(line.repaired and not found)
+            summary.repaired += line.repaired_minor is not None and not found
             summary.agreed += not found
             for difference in found:
                 summary.differences[difference.kind] += 1
@@ -246,10 +246,19 @@ def differences(line: ComparedLine) -> Iterator[Difference]:
     elif line.kind == LineKind.FEE:
         yield from _charge(line)
     elif line.attempt_id is None:
-        moved = line.status not in (LineStatus.FAILED, LineStatus.PENDING)
-        if moved and not line.repaired:
+        if line.repaired_minor is not None:
+            yield from _repair_differs(line, RepairKind.SUSPENSE)
+        elif line.status not in (LineStatus.FAILED, LineStatus.PENDING) and (line.amount_minor or line.fee_minor):
             yield _difference(DifferenceKind.MISSING_HERE, line, "", _money(line.amount_minor, line.currency))
-    elif not _same_status(line):
+    else:
+        yield from _attempt_differs(line)
+
+
+def _attempt_differs(line: ComparedLine) -> Iterator[Difference]:
+    if line.repaired_minor is not None:
+        # It became known after somebody had put it into suspense: it stands in the ledger twice.
+        yield _difference(DifferenceKind.DUPLICATE, line, "posted, and repaired", "once")
+    if not _same_status(line):
         yield _difference(DifferenceKind.STATUS, line, _our_status(line), line.raw_status or line.status)
     elif line.status in (LineStatus.SUCCEEDED, LineStatus.REVERSED) and line.kind in (
         LineKind.PAYMENT,
@@ -265,8 +274,18 @@ def _charge(line: ComparedLine) -> Iterator[Difference]:
         return
     if line.attempt_id is not None:
         yield from _fee_differs(line)
-    elif not line.repaired:
+    elif line.repaired_minor is not None:
+        yield from _repair_differs(line, RepairKind.FEE)
+    else:
         yield _difference(DifferenceKind.FEE, line, "", _money(line.amount_minor, line.currency))
+
+
+def _repair_differs(line: ComparedLine, repair: RepairKind) -> Iterator[Difference]:
+    """Of a line whose repair posted something else than what it tells now."""
+    now = _amount_of(line, repair)
+    if line.repaired_minor is not None and (line.repaired_minor, line.repaired_currency) != (now, line.currency):
+        ours = _money(line.repaired_minor, line.repaired_currency or "")
+        yield _difference(DifferenceKind.AMOUNT, line, ours, _money(now, line.currency))
 
 
 def _same_status(line: ComparedLine) -> bool:

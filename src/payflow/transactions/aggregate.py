@@ -102,6 +102,11 @@ class Transaction:
     updated_at: datetime | None = None
     ended_at: datetime | None = None
 
+    @property
+    def never_sent(self) -> bool:
+        """A withdrawal that nobody has approved, whatever became of it: its time to be answered begins with the sending."""
+        return self.kind is Kind.WITHDRAWAL and self.expires_at is None
+
 
 class RefundStatus(StrEnum):
     PENDING = "pending"

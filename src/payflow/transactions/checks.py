@@ -47,6 +47,7 @@ class Refusal(StrEnum):
     TOO_SOON = "too_soon"
     BUDGET = "budget"
     NOT_CONFIGURED = "not_configured"
+    NEVER_SENT = "never_sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Checks:
             answer = Answer(attempt_id, Result(Verdict.UNKNOWN), Source.QUERY, Origin())
             return Report(await self._transactions.settle(answer), answer.result)
         if report.refusal is not None:
-            delay = timedelta(seconds=5 if report.refusal is Refusal.TOO_SOON else 60)
+            delay = _UNTIL_ASKED_AGAIN[report.refusal]
             await self._transactions.repository.postpone_refund_check(attempt_id, self._clock() + delay)
         return report
 
@@ -169,7 +170,7 @@ class Checks:
             return report
         if report.refusal is Refusal.NOT_CONFIGURED:
             return await self._without_provider(transaction_id)
-        delay = timedelta(seconds=5 if report.refusal is Refusal.TOO_SOON else 60)
+        delay = _UNTIL_ASKED_AGAIN[report.refusal]
         await self._transactions.repository.postpone_check(transaction_id, self._clock() + delay)
         return report
 
@@ -190,6 +191,9 @@ class Checks:
         `hint` is an unproven report of the same success: it decides nothing, but where the answer confirms it, it adds
         what the answer does not carry (Daraja's query has neither receipt nor amount).
         """
+        if transaction.never_sent:
+            # Whoever tells of it is wrong, and its answer would only set the clock going.
+            return Report(refusal=Refusal.NEVER_SENT)
         provider = self._registry.get(attempt.provider)
         credentials = await self._registry.credentials(attempt.provider)
         if credentials is None or provider is None or not isinstance(provider, _ASKED[attempt.operation]):
@@ -270,6 +274,11 @@ def payment_of(refund: Attempt, attempts: Sequence[Attempt]) -> Attempt:
     return next(attempt for attempt in attempts if attempt.reference == named)
 
 
+_UNTIL_ASKED_AGAIN = {
+    Refusal.TOO_SOON: timedelta(seconds=5),
+    Refusal.BUDGET: timedelta(seconds=60),
+    Refusal.NEVER_SENT: timedelta(days=1),
+}
 _WAITING = frozenset(
     {AttemptStatus.CREATED, AttemptStatus.UNKNOWN, AttemptStatus.PROCESSING, AttemptStatus.REQUIRES_ACTION}
 )

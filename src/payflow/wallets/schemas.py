@@ -92,7 +92,8 @@ class StatementEntry(BaseModel):
     type: str = Field(
         description=(
             "`funding`, `hold` (set aside for a withdrawal, a purchase or a refund), `hold_released`, `returned` (came back "
-            "after it had gone), `refund`, `refund_returned`, `chargeback`, `chargeback_won`."
+            "after it had gone), `sent_late` (went after it had been released), `refund`, `refund_returned`, `chargeback`, "
+            "`chargeback_won`."
         ),
         examples=["funding"],
     )

@@ -6,6 +6,7 @@ what was under way before is credited all the same, since money that came is nev
 """
 
 import csv
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from io import StringIO
@@ -49,14 +50,15 @@ ENTRY_TYPES = {
     ("attempt", "collected"): "funding",
     ("attempt", "released"): "funding",
     ("attempt", "reversed"): "chargeback",
-    ("attempt", "reversed_again"): "chargeback",
     ("attempt", "reinstated"): "chargeback_won",
     ("refund", "refunded"): "refund",
     ("refund", "refund_failed"): "refund_returned",
     ("hold", "held"): "hold",
     ("hold", "released"): "hold_released",
+    ("hold", "captured"): "sent_late",
     ("hold", "returned"): "returned",
 }
+_TIMES = re.compile(r"_(again|[0-9]+)$")  # what was taken back, and given again, once more
 
 
 class WalletFrozen(Conflict):
@@ -240,7 +242,8 @@ def entry_json(line: StatementLine, currency: str) -> dict[str, Any]:
 
 
 def _type(line: StatementLine) -> str:
-    return ENTRY_TYPES.get((line.source_type, line.journal_kind), line.journal_kind)
+    kind = _TIMES.sub("", line.journal_kind)
+    return ENTRY_TYPES.get((line.source_type, kind), kind)
 
 
 def _csv_row(line: StatementLine, currency: str) -> tuple[str, ...]:

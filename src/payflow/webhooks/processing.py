@@ -344,6 +344,10 @@ class WebhookProcessor:
             await self._transactions.publish(await self._last_events(transaction.id, transaction.version))
             return
         report = await self._checks.ask(transaction, attempt, origin=work.origin, hint=item.event.result)
+        if report.refusal is Refusal.NEVER_SENT:
+            _disbelieved(item, "it was never sent")
+            work.outcome = "ignored"
+            return
         if report.refusal is not None:
             soon = report.refusal is Refusal.TOO_SOON
             work.disposition = Disposition(Ending.RETRY, f"not asked: {report.refusal.value}", overtaken=soon)
@@ -386,7 +390,10 @@ class WebhookProcessor:
             self._retry(work, "not asked about a refund made elsewhere")
         elif told.verdict in _UNDER_WAY and told.provider_references:
             adopted = await self._refunds.adopt(transaction.id, payment, told, work.origin)
-            work.outcome = "settled" if adopted else "unchanged"
+            if adopted is None:
+                self._retry(work, "it may be a refund of ours whose answer is not there yet")
+            else:
+                work.outcome = "settled" if adopted else "unchanged"
         elif reports:
             self._retry(work, f"the provider does not confirm it yet: {told.verdict.value}")
         else:
@@ -432,7 +439,9 @@ class WebhookProcessor:
         for reference in event.payment_references:
             if OUR_REFERENCE.match(reference):
                 found = await repository.find_attempt(None, reference)
-                return found if found is not None and found[1].provider == provider else None
+                ours = found is not None and found[1].provider == provider
+                # A transfer's number may be that of somebody's payment, whose refunds are none of ours.
+                return found if found and ours and found[1].operation is Operation.COLLECT else None
         known = await repository.attempts_by_provider_reference(provider, event.payment_references)
         return await repository.find_attempt(known[0][0], None) if known else None
 
