@@ -154,6 +154,7 @@ CARD_STATUSES = {
     "MPGS_3DS_AUTHORIZATION_REQUIRED": Verdict.REQUIRES_ACTION,
     "FAILED": Verdict.DECLINED,
 }
+UNLISTED = "unlisted"
 AT_THE_BANK = {"BANK_AUTHORIZATION_REQUIRED", "MPGS_3DS_AUTHORIZATION_REQUIRED"}
 REFUND_STATUSES = {
     "PENDING": Verdict.PROCESSING,
@@ -582,7 +583,7 @@ class Moniepoint:
             standing = await self.fetch(query, credentials)
             return given if standing.verdict is Verdict.REQUIRES_ACTION else standing
         given = dataclasses.replace(given, provider_references=(SUBMITTED + reference,))
-        return await self._confirmed(query, given, credentials) if given.verdict is Verdict.PROCESSING else given
+        return await self._confirmed(query, given, credentials) if given.raw_status in ("SUCCESSFUL", UNLISTED) else given
 
     async def _confirmed(self, query: Query, taken: Result, credentials: MoniepointCredentials) -> Result:
         """The end that the query tells of a card that was taken, with amount and fee; while it tells none, as it was taken."""
@@ -636,7 +637,7 @@ def _charged(answer: Answer, number: str, ends_at: datetime | None) -> Result:
     status, reference = word(body.get("status")), word(body.get("paymentReference")) or None
     verdict = CARD_STATUSES.get(status, Verdict.UNKNOWN)
     if verdict is Verdict.UNKNOWN:
-        return Result(verdict, raw_status="unlisted", reference=reference)
+        return Result(verdict, raw_status=UNLISTED, reference=reference)
     failure = told(DECLINED, status) if verdict is Verdict.DECLINED else None
     result = Result(verdict, raw_status=status, reference=reference, failure=failure)
     if status == "OTP_AUTHORIZATION_REQUIRED":
@@ -656,7 +657,7 @@ def _otp_given(answer: Answer) -> Result:
     body = _granted(answer)
     if body is not None:
         taken = body.get("paymentStatus") == "SUCCESSFUL"
-        return Result(Verdict.PROCESSING, raw_status="SUCCESSFUL") if taken else Result(Verdict.UNKNOWN, "unlisted")
+        return Result(Verdict.PROCESSING, "SUCCESSFUL") if taken else Result(Verdict.UNKNOWN, UNLISTED)
     refused = _wordless(_refused(answer), answer)
     if refused.verdict is Verdict.UNKNOWN and _says_no(answer):
         return dataclasses.replace(refused, verdict=Verdict.REQUIRES_ACTION, next_action=WRONG_CARD_OTP)
