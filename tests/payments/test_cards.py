@@ -131,7 +131,12 @@ async def test_a_key_stands_for_its_first_answer_whatever_the_code_on_the_card(h
 
 
 async def test_only_those_are_considered_that_charge_a_number(ben: Merchant) -> None:
-    body = {"amount": "50", "currency": "NGN", "customer": {"email": "a@example.com"}, "payment_details": {"card": CARD}}
+    body = {
+        "amount": "50",
+        "currency": "NGN",
+        "customer": {"email": "a@example.com"},
+        "payment_details": {"card": CARD},
+    }
     answer = await ben.initialize(body | {"method": "card"})
     routed = (await ben.payment(answer.json()["id"]))["attempts"][0]
     assert routed["provider"] == "moniepoint"
@@ -145,7 +150,12 @@ async def test_only_those_are_considered_that_charge_a_number(ben: Merchant) -> 
 
 
 async def test_switched_off_a_card_is_refused_before_anything_exists(shop: House, ada: Merchant) -> None:
-    body = {"amount": "50", "currency": "NGN", "customer": {"email": "a@example.com"}, "payment_details": {"card": CARD}}
+    body = {
+        "amount": "50",
+        "currency": "NGN",
+        "customer": {"email": "a@example.com"},
+        "payment_details": {"card": CARD},
+    }
     before = await calls(shop, CHARGE)
     for path in ("/payments/initialize", "/payments/initiate"):
         answer = await ada.post(path, key="k1", json=body | {"provider": "moniepoint", "method": "card"})
