@@ -109,7 +109,6 @@ class PaymentDetailsIn(RequestModel):
     birthday: Annotated[SecretStr, Field(min_length=10, max_length=10)] | None = Field(
         default=None, description="Date of birth, YYYY-MM-DD, where a bank demands it."
     )
-
     card: CardIn | None = Field(default=None, description="For `card`. Refused unless the installation accepts it.")
 
     def details(self) -> PaymentDetails:

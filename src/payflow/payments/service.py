@@ -44,7 +44,7 @@ from payflow.transactions.views import detail_json, transaction_json
 
 log = get_logger(__name__)
 
-# Proofs of the moment, not of the request: a key stands for its first answer whatever they are.
+# No part of the kept fingerprint: they are few digits, and after the charge must not be kept in any form (PCI DSS 3.3).
 UNPRINTED = {"payment_details": {"card": {"cvv", "pin"}}}
 
 

@@ -107,7 +107,7 @@ METHODS = {"card": "CARD", "bank_transfer": "ACCOUNT_TRANSFER", "ussd": "USSD"}
 CHANNEL = "API_NOTIFICATION"
 # Before the id that an OTP is given with, and before the reference of a card's charge that may be under way.
 AWAITING, SUBMITTED = "awaiting:", "submitted:"
-# Monnify requires a browser. It is told of the one that there is, not of one that nobody asked the customer about.
+# Monnify requires that the customer's browser be described. We know of none, and make none up: this is what calls.
 DEVICE = {
     "httpBrowserLanguage": "en",
     "httpBrowserJavaEnabled": False,
@@ -637,7 +637,7 @@ def _charged(answer: Answer, number: str, ends_at: datetime | None) -> Result:
     status, reference = word(body.get("status")), word(body.get("paymentReference")) or None
     verdict = CARD_STATUSES.get(status, Verdict.UNKNOWN)
     if verdict is Verdict.UNKNOWN:
-        return Result(verdict, raw_status=UNLISTED, reference=reference)
+        return Result(verdict, raw_status=_status_word(status) or UNLISTED, reference=reference)
     failure = told(DECLINED, status) if verdict is Verdict.DECLINED else None
     result = Result(verdict, raw_status=status, reference=reference, failure=failure)
     if status == "OTP_AUTHORIZATION_REQUIRED":
