@@ -583,7 +583,8 @@ class Moniepoint:
             standing = await self.fetch(query, credentials)
             return given if standing.verdict is Verdict.REQUIRES_ACTION else standing
         given = dataclasses.replace(given, provider_references=(SUBMITTED + reference,))
-        return await self._confirmed(query, given, credentials) if given.raw_status in ("SUCCESSFUL", UNLISTED) else given
+        answered = given.raw_status in ("SUCCESSFUL", UNLISTED)
+        return await self._confirmed(query, given, credentials) if answered else given
 
     async def _confirmed(self, query: Query, taken: Result, credentials: MoniepointCredentials) -> Result:
         """The end that the query tells of a card that was taken, with amount and fee; while it tells none, as it was taken."""
