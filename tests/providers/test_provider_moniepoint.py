@@ -18,6 +18,7 @@ from payflow.gateway.contract import (
     AccountHolder,
     ActionType,
     Bank,
+    CardDetails,
     Customer,
     Destination,
     DestinationType,
@@ -26,6 +27,7 @@ from payflow.gateway.contract import (
     NextAction,
     Operation,
     OrderNotAcceptable,
+    PaymentDetails,
     PaysOut,
     Query,
     Refunds,
@@ -1620,3 +1622,222 @@ def test_money_back_or_sent_without_a_readable_amount_is_malformed(amount: Any) 
 def test_a_wallet_number_has_ten_digits(number: str) -> None:
     with pytest.raises(ValidationError):
         MoniepointCredentials.model_validate({**PLAIN, "source_account_number": number})
+
+
+# Cards by their number
+
+CHARGE_PATH = "/api/v1/merchant/cards/charge"
+CARD_OTP_PATH = "/api/v1/merchant/cards/otp/authorize"
+QUERY_PATH = "/api/v2/merchant/transactions/query"
+CARD = CardDetails(
+    SecretStr("5060995994247093"), SecretStr("12"), SecretStr("2027"), SecretStr("0417"), SecretStr("904716283559")
+)
+TOKEN_ID = "100.00-b66bef0aa8e660863c4e1177a08fefba"
+AWAITED = Query(Operation.COLLECT, REFERENCE, (MNFY, f"awaiting:{TOKEN_ID}"), NGN, NOW)
+UNDER_WAY = f"submitted:{MNFY}"
+# As published, where the number stands in the answer, and the OTP in its words.
+OTP_DATA = {"id": TOKEN_ID, "message": f"Enter OTP sent to your device. Use {RIGHT}", "authData": "5060995994247093"}
+
+
+def charged(status: Any, **more: Any) -> Reply:
+    told = {"status": status, "message": "Words.", "transactionReference": MNFY, "paymentReference": REFERENCE}
+    return granted(told | {"authorizedAmount": 100} | more)
+
+
+def authorised(**changes: Any) -> Reply:
+    told = {"paymentStatus": "SUCCESSFUL", "paymentDescription": "Payment Successful", "transactionReference": MNFY}
+    return granted(told | {"paymentReference": REFERENCE, "amountPaid": 100, "currencyPaid": "NGN"} | changes)
+
+
+async def charge(*replies: Reply | Exception, card: CardDetails = CARD) -> tuple[Result, Wire]:
+    """The result of charging a card when the payment was opened, and all that was sent after."""
+    wire = Wire(*replies, preliminary={LOGIN: TOKEN, INITIATE: granted(ACCEPTED)})
+    order = an_order(NGN, method="card", details=PaymentDetails(card=card))
+    return await wire.build(Moniepoint).collect(order, CREDENTIALS), wire
+
+
+def nothing_of_the_card_is_in(result: Result) -> None:
+    shown = f"{result!r} {result.next_action.fields if result.next_action else ''}"
+    for secret in (CARD.number, CARD.cvv, CARD.pin, SecretStr(RIGHT)):
+        assert secret is not None
+        assert secret.get_secret_value() not in shown
+
+
+async def test_the_whole_charge_as_monnify_receives_it() -> None:
+    _, wire = await charge(charged("OTP_AUTHORIZATION_REQUIRED", otpData=OTP_DATA))
+    assert [request.url.path for request in wire.early] == [LOGIN, INITIATE]
+    assert json.loads(wire.early[1].content)["paymentMethods"] == ["CARD"]
+    assert wire.requests[0].url.path == CHARGE_PATH
+    assert {**wire.json, "deviceInformation": None} == {
+        "transactionReference": MNFY,
+        "collectionChannel": "API_NOTIFICATION",
+        "card": {
+            "number": "5060995994247093",
+            "expiryMonth": "12",
+            "expiryYear": "2027",
+            "cvv": "0417",
+            "pin": "904716283559",
+        },
+        "deviceInformation": None,
+    }
+    assert {name: type(value) for name, value in wire.json["deviceInformation"].items()} == {
+        "httpBrowserLanguage": str,
+        "httpBrowserJavaEnabled": bool,
+        "httpBrowserJavaScriptEnabled": bool,
+        "httpBrowserColorDepth": int,
+        "httpBrowserScreenHeight": int,
+        "httpBrowserScreenWidth": int,
+        "httpBrowserTimeDifference": str,
+        "userAgentBrowserValue": str,
+    }
+    _, wire = await charge(charged("FAILED"), card=dataclasses.replace(CARD, pin=None))
+    assert "pin" not in wire.json["card"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict", "failure", "references"),
+    [
+        (
+            charged("OTP_AUTHORIZATION_REQUIRED", otpData=OTP_DATA),
+            Verdict.REQUIRES_ACTION,
+            None,
+            AWAITED.provider_references,
+        ),
+        (charged("BANK_AUTHORIZATION_REQUIRED"), Verdict.PROCESSING, None, (MNFY, UNDER_WAY)),
+        (charged("FAILED"), Verdict.DECLINED, "declined", (MNFY,)),
+        (charged("PIN_REQUIRED"), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (charged("success"), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (charged(["SUCCESS"]), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (charged("OTP_AUTHORIZATION_REQUIRED"), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (
+            charged("OTP_AUTHORIZATION_REQUIRED", otpData={"id": "x5060995994247093"}),
+            Verdict.UNKNOWN,
+            None,
+            (MNFY, UNDER_WAY),
+        ),
+        (charged("MPGS_3DS_AUTHORIZATION_REQUIRED"), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (
+            charged("MPGS_3DS_AUTHORIZATION_REQUIRED", secure3dData={"id": "1", "redirectUrl": "localhost:3000"}),
+            Verdict.UNKNOWN,
+            None,
+            (MNFY, UNDER_WAY),
+        ),
+        (refusal(400, "Invalid card number 5060995994247093"), Verdict.REFUSED, "invalid_card", (MNFY,)),
+        (refusal(400, "Merchant has not been configured for bin"), Verdict.REFUSED, "card_not_supported", (MNFY,)),
+        (refusal(403, SUBSCRIBED), Verdict.REFUSED, "configuration_error", (MNFY,)),
+        (refusal(429, "Too many requests"), Verdict.REFUSED, "rate_limited", (MNFY,)),
+        (refusal(400, "Payment already exists", "100"), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (refusal(400, "Auth Data error 0417"), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (refusal(500, "Invalid card number"), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (Reply(502, b"<html>"), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (httpx.ReadTimeout("too slow"), Verdict.UNKNOWN, None, (MNFY, UNDER_WAY)),
+        (httpx.ConnectError("refused"), Verdict.NOT_SENT, "provider_unreachable", (MNFY,)),
+    ],
+)
+async def test_each_answer_to_a_charge_is_read_by_the_table(
+    reply: Reply | Exception, verdict: Verdict, failure: str | None, references: tuple[str, ...]
+) -> None:
+    result, wire = await charge(reply)
+    assert (result.verdict, result.failure and result.failure.code) == (verdict, failure)
+    assert (result.provider_references, result.checkout_url, result.paid) == (references, None, None)
+    assert len(wire.requests) == 1
+    nothing_of_the_card_is_in(result)
+
+
+async def test_a_challenge_names_what_the_customer_does_next() -> None:
+    otp, _ = await charge(charged("OTP_AUTHORIZATION_REQUIRED", otpData=OTP_DATA))
+    words = "Enter the code that your bank has sent to you."
+    assert otp.next_action == NextAction(ActionType.OTP, display_text=words)
+    for status in ("MPGS_3DS_AUTHORIZATION_REQUIRED", "BANK_AUTHORIZATION_REQUIRED"):
+        page = {"id": "1", "redirectUrl": "https://acs.bank.example/3ds|1"}
+        there, _ = await charge(charged(status, secure3dData=page))
+        url = "https://acs.bank.example/3ds%7C1"
+        assert there.next_action == NextAction(ActionType.REDIRECT, url=url, expires_at=ENDS_AT)
+        assert (there.verdict, there.provider_references) == (Verdict.REQUIRES_ACTION, (MNFY,))
+
+
+@pytest.mark.parametrize(
+    ("standing", "verdict"),
+    [
+        (queried(), Verdict.COMPLETED),
+        (unpaid("FAILED"), Verdict.DECLINED),
+        (unpaid("PENDING"), Verdict.PROCESSING),
+        (unpaid("EXPIRED"), Verdict.PROCESSING),
+        (refusal(404, MISSING), Verdict.PROCESSING),
+        (Reply(502, b"<html>"), Verdict.PROCESSING),
+    ],
+)
+async def test_what_a_taken_card_has_paid_is_told_by_the_query_alone(standing: Reply, verdict: Verdict) -> None:
+    result, wire = await charge(charged("SUCCESS", authorizedAmount=7), standing)
+    assert [request.url.path for request in wire.requests] == [CHARGE_PATH, QUERY_PATH]
+    assert (result.verdict, result.provider_references) == (verdict, (MNFY, UNDER_WAY))
+    paid = (NGN, Money(150, "NGN")) if verdict is Verdict.COMPLETED else (None, None)
+    assert (result.paid, result.fee) == paid
+
+
+async def test_pending_is_processing_once_a_charge_is_under_way_and_proves_nothing() -> None:
+    for known, verdict, expirable in (
+        ((MNFY,), Verdict.REQUIRES_ACTION, True),
+        (AWAITED.provider_references, Verdict.REQUIRES_ACTION, True),
+        ((MNFY, UNDER_WAY), Verdict.PROCESSING, False),
+        ((*AWAITED.provider_references, UNDER_WAY), Verdict.PROCESSING, False),
+    ):
+        wire = Wire(unpaid("PENDING"), preliminary={LOGIN: TOKEN})
+        result = await wire.build(Moniepoint).fetch(a_query(NGN, *known), CREDENTIALS)
+        assert (result.verdict, result.expirable) == (verdict, expirable)
+
+
+async def test_the_whole_otp_as_monnify_receives_it_and_it_is_sent_once() -> None:
+    wire = Wire(authorised(), queried(), preliminary={LOGIN: TOKEN})
+    result = await wire.build(Moniepoint).submit(AWAITED, OTP, CREDENTIALS)
+    given, asked = wire.requests
+    assert (given.url.path, asked.url.path) == (CARD_OTP_PATH, QUERY_PATH)
+    assert json.loads(given.content) == {
+        "transactionReference": MNFY,
+        "collectionChannel": "API_NOTIFICATION",
+        "tokenId": TOKEN_ID,
+        "token": RIGHT,
+    }
+    assert (result.verdict, result.paid, result.fee) == (Verdict.COMPLETED, NGN, Money(150, "NGN"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "standing", "verdict", "marked"),
+    [
+        (authorised(), unpaid("FAILED"), Verdict.DECLINED, True),
+        (authorised(), unpaid("PENDING"), Verdict.PROCESSING, True),
+        (authorised(paymentStatus="PAID"), unpaid("PENDING"), Verdict.UNKNOWN, True),
+        (authorised(paymentStatus="FAILED"), unpaid("FAILED"), Verdict.DECLINED, True),
+        (authorised(paymentStatus=RIGHT), queried(), Verdict.COMPLETED, True),
+        (refusal(400, f"Invalid OTP {RIGHT}"), unpaid("PENDING"), Verdict.REQUIRES_ACTION, False),
+        (refusal(400, "No Card Payment found for this transaction."), queried(), Verdict.COMPLETED, False),
+        (refusal(400, f"Invalid OTP {RIGHT}"), Reply(502, b"<html>"), Verdict.UNKNOWN, False),
+        (refusal(500, "An error occurred"), None, Verdict.UNKNOWN, True),
+        (httpx.ReadTimeout("too slow"), None, Verdict.UNKNOWN, True),
+        (httpx.ConnectError("refused"), None, Verdict.NOT_SENT, False),
+        (refusal(429, "Too many requests"), None, Verdict.REFUSED, False),
+    ],
+)
+async def test_after_an_otp_the_payment_itself_is_asked_about(
+    answer: Reply | Exception, standing: Reply | None, verdict: Verdict, marked: bool
+) -> None:
+    wire = Wire(*filter(None, (answer, standing)), preliminary={LOGIN: TOKEN})
+    result = await wire.build(Moniepoint).submit(AWAITED, OTP, CREDENTIALS)
+    assert (result.verdict, UNDER_WAY in result.provider_references) == (verdict, marked)
+    assert len(wire.requests) == (2 if standing else 1)
+    asks = result.next_action.display_text if result.next_action else ""
+    assert asks.startswith("The code was not taken." if verdict is Verdict.REQUIRES_ACTION else "")
+    nothing_of_the_card_is_in(result)
+
+
+async def test_no_odd_value_in_a_cards_answers_raises_or_completes() -> None:
+    for body in variants(
+        charged("OTP_AUTHORIZATION_REQUIRED", otpData=OTP_DATA, secure3dData={"redirectUrl": PAGE}).body
+    ):
+        for status in (200, 400, 500):
+            result, _ = await charge(Reply(status, body))
+            assert result.verdict is not Verdict.COMPLETED
+            nothing_of_the_card_is_in(result)
+    for body in variants(authorised().body):
+        wire = Wire(Reply(200, body), unpaid("PENDING"), preliminary={LOGIN: TOKEN})
+        assert (await wire.build(Moniepoint).submit(AWAITED, OTP, CREDENTIALS)).verdict is not Verdict.COMPLETED

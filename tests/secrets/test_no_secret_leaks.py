@@ -1,8 +1,10 @@
 """Every secret of a whole house is marked; then everything that can be read is searched for the marks."""
 
+import dataclasses
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
@@ -32,6 +34,16 @@ WRONG_PASSWORD = f"{MARK} wrong horse"
 CARD = "4242424242424242"
 CARD_SPACED = "4242 4242 4242 4242"
 MERCHANTS_CARD, MERCHANTS_OTP = "4000056655665556", f"{MARK[:4]}otp493027"
+# Charged by its number; the simulator asks for an OTP, and repeats the number as Monnify does. Three or four digits stand
+# anywhere by chance: a number as such never begins with 0, and what is part of a longer word does not count.
+CHARGED_CARD, CHARGED_PIN, CARD_OTP = "5060995994247093", "904716283559", "40538652917"
+CVV = "0417"
+CVV_ALONE = re.compile(rf"(?<![\w.:+-]){CVV}(?![\w.:-])")
+MONIEPOINT = {
+    "api_key": f"MK_TEST_{MARK}moniepoint",
+    "secret_key": f"{MARK}moniepointsecret",
+    "contract_code": "7059707855",
+}
 
 
 @dataclass
@@ -162,11 +174,55 @@ async def pay_with_each(house: House, client: httpx.AsyncClient, seen: Seen) -> 
         shown = (await client.get(f"/payments/{payment['id']}")).json()
         seen.secrets[f"callback token of {body['provider']}"] = callback_token_of(attempt_of(shown)["id"])
         await client.post(f"/payments/{payment['id']}/verify")
+    await charge_a_card(house, client, seen)
     await client.get("/transactions")
     await client.get("/events")
     await client.get("/providers")
     (row,) = await house.rows("SELECT count(*) AS many FROM ledger_journals")
-    assert row["many"] == 3
+    assert row["many"] == 4
+
+
+async def charge_a_card(house: House, client: httpx.AsyncClient, seen: Seen) -> None:
+    """With an OTP, wrong and right; replayed; refused by a provider that takes none and as a mistyped one; and when the adapter
+    breaks with the card in its words."""
+    card = {"number": CHARGED_CARD, "expiry_month": "12", "expiry_year": "2027", "cvv": CVV, "pin": CHARGED_PIN}
+    body = {
+        "provider": "moniepoint",
+        "amount": "4200.00",
+        "currency": "NGN",
+        "method": "card",
+        "customer": {"email": "ada@example.com"},
+        "payment_details": {"card": card},
+    }
+
+    async def pay(key: str, **changes: Any) -> httpx.Response:
+        return await client.post("/payments/initialize", json=body | changes, headers={"idempotency-key": key})
+
+    started = await pay("card-1")
+    assert started.json()["next_action"]["type"] == "otp", started.text
+    assert (await pay("card-1")).headers["idempotent-replayed"] == "true"
+    path = f"/payments/{started.json()['id']}"
+    seen.secrets["client token of moniepoint"] = started.json()["client_token"]
+    await client.post(f"{path}/submit-otp", json={"otp": CARD_OTP + "1"}, headers={"idempotency-key": "otp-1"})
+    paid = await client.post(f"{path}/submit-otp", json={"otp": CARD_OTP}, headers={"idempotency-key": "otp-2"})
+    assert paid.json()["status"] == "completed", paid.text
+    await client.get(path)
+    swapped = CHARGED_CARD[:-2] + CHARGED_CARD[:-3:-1]
+    mistyped = {"card": card | {"number": swapped, "pin": f"{CHARGED_PIN}x", CHARGED_CARD: "x"}}
+    for changes in ({"provider": "paystack"}, {"method": "ussd"}, {"payment_details": mistyped}):
+        assert (await pay(str(uuid4()), **changes)).status_code == 422
+    adapter: Any = house.services.registry.get("moniepoint")
+
+    async def broken(order: Any, _credentials: Any) -> Any:
+        raise ValueError(" ".join(item.get_secret_value() for item in vars_of(order.details.card)))
+
+    adapter.collect = broken
+    seen.secrets["client token of a broken one"] = (await pay(str(uuid4()))).json()["client_token"]
+    del adapter.collect
+
+
+def vars_of(card: Any) -> list[SecretStr]:
+    return [getattr(card, field.name) for field in dataclasses.fields(card)]
 
 
 def callback_token_of(attempt_id: str) -> str:
@@ -275,21 +331,28 @@ async def seen(urls: Urls, logs: io.StringIO) -> Seen:
             "Stripe webhook secret": STRIPE_WEBHOOK_SECRET,
             "M-Pesa consumer secret": MPESA["consumer_secret"],
             "M-Pesa passkey": MPESA["passkey"],
+            "Monnify key": MONIEPOINT["api_key"],
+            "Monnify secret": MONIEPOINT["secret_key"],
             "any marked secret": MARK,
             "card": CARD,
             "card with spaces": CARD_SPACED,
+            "card that was charged": CHARGED_CARD,
+            "PIN of the card": CHARGED_PIN,
+            "OTP of the card": CARD_OTP,
         }
     )
     credentials = {
         "paystack": {"secret_key": SecretStr(PAYSTACK_KEY)},
         "stripe": {"secret_key": SecretStr(STRIPE_KEY), "webhook_secret": SecretStr(STRIPE_WEBHOOK_SECRET)},
         "mpesa": {name: SecretStr(value) for name, value in MPESA.items()},
+        "moniepoint": {name: SecretStr(value) for name, value in MONIEPOINT.items()},
     }
     async with running_house(
         urls,
         log_level="DEBUG",
         secret_key=SecretStr(SETTINGS_SECRET),
         provider_credentials=credentials,
+        card_details_accepted=True,
         ladder_seconds=(0.1,),
         overtaken_delays_seconds=(0.1,),
         simulator={
@@ -299,6 +362,10 @@ async def seen(urls: Urls, logs: io.StringIO) -> Seen:
             "mpesa_consumer_key": MPESA["consumer_key"],
             "mpesa_consumer_secret": MPESA["consumer_secret"],
             "mpesa_passkey": MPESA["passkey"],
+            "moniepoint_api_key": MONIEPOINT["api_key"],
+            "moniepoint_secret_key": MONIEPOINT["secret_key"],
+            "moniepoint_contract_code": MONIEPOINT["contract_code"],
+            "moniepoint_otp": CARD_OTP,
             "customer_delay_seconds": 0.05,
         },
     ) as house:
@@ -374,6 +441,17 @@ def test_an_answer_that_hands_out_a_token_holds_no_other_secret(seen: Seen) -> N
 
 def test_a_card_number_that_a_merchant_sends_by_mistake_is_kept_nowhere(seen: Seen) -> None:
     assert [place for place, text in seen.places.items() if MERCHANTS_CARD in text] == []
+
+
+def test_a_card_that_is_charged_by_its_number_is_kept_nowhere(seen: Seen) -> None:
+    """Not in part, nor with its code: what is passed on leaves no trace."""
+    assert seen.places["answers that hand out"].count('"type":"otp"') == 2  # the card was charged, and replayed
+    assert "payment.adapter_failed" in seen.places["logs"]
+    for secret in (CHARGED_CARD, CHARGED_CARD[6:], CHARGED_PIN, CARD_OTP):
+        assert [place for place, text in seen.places.items() if secret in text] == []
+    assert CVV_ALONE.search(f'{{"cvv":"{CVV}"}}')
+    assert CVV_ALONE.search(f"cannot send {CVV}")
+    assert [place for place, text in seen.places.items() if CVV_ALONE.search(text)] == []
 
 
 def test_what_a_merchant_puts_into_metadata_by_mistake_goes_no_further_than_the_payment(seen: Seen) -> None:

@@ -395,3 +395,89 @@ async def test_banks_and_holders_are_told_to_those_with_a_token(client):
         assert (await client.get(path)).status_code == 401
     for path in (REFUND, TRANSFER, OTP):
         assert (await client.post(path, json={})).status_code == 401
+
+
+# Cards by their number
+
+CHARGE = "/moniepoint/api/v1/merchant/cards/charge"
+AUTHORISE = "/moniepoint/api/v1/merchant/cards/otp/authorize"
+DEVICE = {
+    "httpBrowserLanguage": "en-US",
+    "httpBrowserJavaEnabled": False,
+    "httpBrowserJavaScriptEnabled": True,
+    "httpBrowserColorDepth": 24,
+    "httpBrowserScreenHeight": 1203,
+    "httpBrowserScreenWidth": 2138,
+    "httpBrowserTimeDifference": "",
+    "userAgentBrowserValue": "Mozilla/5.0",
+}
+
+
+async def charge(client, number="4111111111111111", order=None, **changes):
+    reference = (await initiate(client, **(order or {}))).json()["responseBody"]["transactionReference"]
+    card = {"number": number, "expiryMonth": "12", "expiryYear": "2027", "pin": "1234", "cvv": "123"}
+    body = {"transactionReference": reference, "collectionChannel": "API_NOTIFICATION", "card": card}
+    return await post(client, CHARGE, body | {"deviceInformation": DEVICE} | changes)
+
+
+async def test_a_card_is_charged_at_once_and_its_webhook_follows(by_hand):
+    told = (await charge(by_hand)).json()["responseBody"]
+    assert (told["status"], told["paymentReference"], told["authorizedAmount"]) == ("SUCCESS", "order-1", 4_200.5)
+    await by_hand.receiver.wait()
+    assert by_hand.receiver.bodies[0]["eventType"] == "SUCCESSFUL_TRANSACTION"
+    assert (await query(by_hand))["paymentStatus"] == "PAID"
+    again = {"transactionReference": told["transactionReference"], "deviceInformation": DEVICE}
+    card = {"number": "4111111111111111", "expiryMonth": "12", "expiryYear": "2027", "cvv": "123"}
+    answer = await post(by_hand, CHARGE, again | {"card": card})
+    assert (answer.json()["responseCode"], answer.json()["responseMessage"]) == ("100", "Payment already exists")
+
+
+@pytest.mark.parametrize(
+    ("amount", "status"), [(19.01, "FAILED"), (19.02, "FAILED"), (19.05, "BANK_AUTHORIZATION_REQUIRED")]
+)
+async def test_what_the_bank_makes_of_a_card_follows_the_amount(by_hand, amount, status):
+    assert (await charge(by_hand, order={"amount": amount})).json()["responseBody"]["status"] == status
+
+
+async def test_a_card_that_asks_for_an_otp(by_hand):
+    told = (await charge(by_hand, "5060995994247093")).json()["responseBody"]
+    assert told["status"] == "OTP_AUTHORIZATION_REQUIRED"
+    body = {"transactionReference": told["transactionReference"], "tokenId": told["otpData"]["id"], "token": "123456"}
+    for wrong in ({"token": "1"}, {"tokenId": "1"}, {"transactionReference": "MNFY|0"}):
+        answer = await post(by_hand, AUTHORISE, body | wrong)
+        assert (answer.status_code in (400, 404), answer.json()["requestSuccessful"]) == (True, False)
+    assert (await query(by_hand))["paymentStatus"] == "PENDING"
+    given = (await post(by_hand, AUTHORISE, body)).json()["responseBody"]
+    assert (given["paymentStatus"], given["amountPaid"], given["currencyPaid"]) == ("SUCCESSFUL", 4_200.5, "NGN")
+    assert (await post(by_hand, AUTHORISE, body)).json()["responseMessage"].startswith("No Card Payment found")
+
+
+async def test_a_card_with_3ds_sends_the_customer_to_a_page(by_hand):
+    told = (await charge(by_hand, "4000000000000002")).json()["responseBody"]
+    assert told["status"] == "MPGS_3DS_AUTHORIZATION_REQUIRED"
+    page = await by_hand.get(told["secure3dData"]["redirectUrl"].replace("|", "%7C"))
+    assert (page.status_code, "order-1" in page.text) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "message"),
+    [
+        ("4111111111111110", {}, "Invalid card number"),
+        ("5555555555554444", {}, "Merchant has not been configured for bin"),
+        ("4111111111111111", {"deviceInformation": None}, "malformed syntax"),
+        ("4111111111111111", {"deviceInformation": DEVICE | {"httpBrowserColorDepth": "24"}}, "malformed syntax"),
+        ("41", {}, "malformed syntax"),
+        ("4111111111111111", {"transactionReference": "MNFY|0"}, "Could not find transaction"),
+    ],
+)
+async def test_a_card_is_refused_as_monnify_refuses_it(by_hand, number, changes, message):
+    answer = await charge(by_hand, number, **changes)
+    assert (answer.status_code in (400, 404), message in answer.json()["responseMessage"]) == (True, True)
+    assert (await query(by_hand))["paymentStatus"] == "PENDING"
+
+
+async def test_whoever_charges_a_card_does_not_act_on_the_page(start):
+    client = await start(customer_delay_seconds=60)
+    assert (await charge(client, "5060995994247093")).status_code == 200
+    await client.settled()
+    assert (await query(client))["paymentStatus"] == "PENDING"

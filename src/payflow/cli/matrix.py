@@ -64,7 +64,7 @@ def support_matrix(classes: Iterable[Any]) -> str:
         ),
         "\n## Where and how\n",
         *_table(
-            ["provider", "name in the API", "currencies", "countries", "methods"],
+            ["provider", "name in the API", "currencies", "countries", "methods", "charges a card's number"],
             (_reach(kind.declaration) for kind in providers),
         ),
         "\n## Webhooks and refunds\n",
@@ -93,7 +93,8 @@ def _reach(declaration: Declaration) -> list[str]:
     shown = " ".join(currencies) if len(currencies) <= MANY_CURRENCIES else _folded(currencies)
     countries = " ".join(sorted(declaration.countries))
     methods = " ".join(f"`{method}`" for method in sorted(declaration.methods))
-    return [declaration.title, f"`{declaration.name}`", shown or "·", countries or "·", methods or "·"]
+    cards = "if switched on" if declaration.card_details else "·"
+    return [declaration.title, f"`{declaration.name}`", shown or "·", countries or "·", methods or "·", cards]
 
 
 def _folded(currencies: list[str]) -> str:

@@ -107,6 +107,10 @@ class Settings(BaseSettings):
     breaker_cool_down_seconds: PositiveFloat = 15.0
     breaker_max_cool_down_seconds: PositiveFloat = 300.0
     enforce_webhook_sources: bool = False
+    card_details_accepted: bool = Field(
+        default=False,
+        description="Whether payments may bring a card's number; puts the installation in scope of PCI DSS.",
+    )
     unordered_payments_accepted: bool = Field(
         default=True, description="Whether a payment is taken that names no order of ours, where a provider asks (C2B)."
     )

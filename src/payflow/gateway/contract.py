@@ -123,11 +123,24 @@ class Customer:
 
 
 @dataclass(frozen=True, slots=True)
+class CardDetails:
+    """A card to charge: digits, `expiry_month` as 01 to 12, `expiry_year` with four. Passed on at once: neither kept nor logged,
+    not even where a provider repeats it."""
+
+    number: SecretStr
+    expiry_month: SecretStr
+    expiry_year: SecretStr
+    cvv: SecretStr
+    pin: SecretStr | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PaymentDetails:
-    """What a direct charge needs beyond the customer, by `method`; passed on and kept nowhere. No card data.
+    """What a direct charge needs beyond the customer, by `method`; passed on and kept nowhere.
 
     `bank_code` and `account_number` for `bank`, `operator` for `mobile_money` (the provider's own code, such as `mtn`),
     `ussd_code` for `ussd` (737), `birthday` as YYYY-MM-DD where a bank demands it at once.
+    `card` for `card`, given to those only that declare `card_details`.
     """
 
     bank_code: str | None = None
@@ -135,6 +148,7 @@ class PaymentDetails:
     operator: str | None = None
     ussd_code: str | None = None
     birthday: SecretStr | None = None
+    card: CardDetails | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +415,7 @@ class Declaration:
     after initiation when the provider names no end itself. `first_check_after` is when a query first makes sense.
     `signature_headers` (lower case) prove its webhooks and are sent by no other provider: by them the older address
     `/webhooks/payment` tells whose webhook it is.
+    `card_details`: a card can be charged by its number (`CardDetails`), not only on the provider's page.
     `refund_alternative` is a sentence: what to do instead, where the provider does not implement `Refunds`.
     """
 
@@ -420,6 +435,7 @@ class Declaration:
     signature_headers: frozenset[str] = frozenset()
     webhook_answer: bytes = b"{}"
     simulated: bool = False
+    card_details: bool = False
     refund_alternative: str | None = None
 
 

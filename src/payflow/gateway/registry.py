@@ -162,6 +162,11 @@ class Registry:
             return "/currency", f"{declaration.title} does not take {order.amount.currency}."
         if order.method is not None and order.method not in declaration.methods:
             return "/method", f"{declaration.title} does not offer {order.method}."
+        if order.details is not None and order.details.card is not None:
+            if not declaration.card_details:
+                return "/payment_details/card", f"{declaration.title} takes cards on its own page only."
+            if order.method != "card":
+                return "/method", "Card details are for the method card."
         try:
             provider.check(order)
         except OrderNotAcceptable as error:

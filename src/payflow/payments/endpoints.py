@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 
-from payflow.core.errors import Conflict
+from payflow.core.errors import Conflict, Invalid
 from payflow.idempotency.service import IdempotencyService
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
@@ -48,6 +48,7 @@ _NOT_REFUNDABLE = [
     Conflict("The wallet no longer holds this much.", code="insufficient_funds"),
     Conflict("The wallet is frozen: nothing leaves it.", code="wallet_frozen"),
 ]
+_NO_CARDS = Invalid("This installation takes no card details.", code="card_details_disabled")
 _DRAINED = Conflict("Paystack takes no new payments at the moment.", code="provider_drained")
 
 
@@ -69,7 +70,9 @@ def payments_router(
         status_code=201,
         summary="Start a payment",
         response_model=InitializedPayment,
-        responses=problem_responses(400, 401, 403, 409, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, _DRAINED]),
+        responses=problem_responses(
+            400, 401, 403, 409, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, _NO_CARDS, _DRAINED]
+        ),
         openapi_extra=KEY_DOCUMENTED,
     )
     async def initialize(

@@ -1,11 +1,13 @@
 """The bodies of the payment endpoints."""
 
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, EmailStr, Field, SecretStr, StringConstraints
 
-from payflow.gateway.contract import PaymentDetails
+from payflow.core.cards import passes_luhn
+from payflow.gateway.contract import CardDetails, PaymentDetails
 from payflow.transactions.examples import STARTED
 from payflow.transactions.schemas import Amount, Currency, SubmitOtp, Text, metadata_of, no_card, phone_number
 from payflow.transactions.views import TransactionView
@@ -40,9 +42,55 @@ class CustomerIn(RequestModel):
     name: Text | None = Field(default=None, examples=["Ada Obi"])
 
 
+def _digits(pattern: str, words: str) -> Any:
+    """Of a secret; the error says what it should be and not what it is."""
+
+    def check(secret: SecretStr) -> SecretStr:
+        if not re.fullmatch(pattern, secret.get_secret_value()):
+            raise ValueError(words)
+        return secret
+
+    return AfterValidator(check)
+
+
+def _luhn(number: SecretStr) -> SecretStr:
+    if not passes_luhn(number.get_secret_value()):
+        raise ValueError("This is no card number.")
+    return number
+
+
+NUMBER, MONTH, YEAR, CVV, PIN = "[0-9]{13,19}", "0[1-9]|1[0-2]", "20[0-9]{2}", "[0-9]{3,4}", "[0-9]{4,12}"
+
+
+class CardIn(RequestModel):
+    """A card to charge. Only where the installation accepts it (`PAYFLOW_CARD_DETAILS_ACCEPTED`), and by no means needed: the
+    provider's hosted page asks for the card too. Passed on to the provider and kept nowhere."""
+
+    number: Annotated[
+        SecretStr,
+        _digits(NUMBER, "Give 13 to 19 digits, without spaces."),
+        AfterValidator(_luhn),
+        Field(json_schema_extra={"pattern": f"^{NUMBER}$"}),
+    ]
+    expiry_month: Annotated[
+        SecretStr, _digits(MONTH, "Give 01 to 12."), Field(json_schema_extra={"pattern": f"^({MONTH})$"})
+    ]
+    expiry_year: Annotated[
+        SecretStr, _digits(YEAR, "Give the year with four digits."), Field(json_schema_extra={"pattern": f"^{YEAR}$"})
+    ]
+    cvv: Annotated[SecretStr, _digits(CVV, "Give 3 or 4 digits."), Field(json_schema_extra={"pattern": f"^{CVV}$"})]
+    pin: (
+        Annotated[SecretStr, _digits(PIN, "Give 4 to 12 digits."), Field(json_schema_extra={"pattern": f"^{PIN}$"})]
+        | None
+    ) = Field(default=None, description="Where the card's bank wants it with the charge.")
+
+    def details(self) -> CardDetails:
+        return CardDetails(self.number, self.expiry_month, self.expiry_year, self.cvv, self.pin)
+
+
 class PaymentDetailsIn(RequestModel):
     """For a direct charge, without a hosted page, where the provider offers it for the `method`. Passed on to the provider
-    and kept nowhere. Never card data."""
+    and kept nowhere."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -61,9 +109,11 @@ class PaymentDetailsIn(RequestModel):
     birthday: Annotated[SecretStr, Field(min_length=10, max_length=10)] | None = Field(
         default=None, description="Date of birth, YYYY-MM-DD, where a bank demands it."
     )
+    card: CardIn | None = Field(default=None, description="For `card`. Refused unless the installation accepts it.")
 
     def details(self) -> PaymentDetails:
-        return PaymentDetails(self.bank_code, self.account_number, self.operator, self.ussd_code, self.birthday)
+        card = self.card.details() if self.card else None
+        return PaymentDetails(self.bank_code, self.account_number, self.operator, self.ussd_code, self.birthday, card)
 
 
 class InitializePayment(RequestModel):

@@ -44,6 +44,9 @@ from payflow.transactions.views import detail_json, transaction_json
 
 log = get_logger(__name__)
 
+# No part of the kept fingerprint: they are few digits, and after the charge must not be kept in any form (PCI DSS 3.3).
+UNPRINTED = {"payment_details": {"card": {"cvv", "pin"}}}
+
 
 class PaymentService:
     def __init__(
@@ -73,6 +76,7 @@ class PaymentService:
         self._clock = clock
         self._public_url = settings.public_url.rstrip("/")
         self._grace = timedelta(seconds=settings.expiry_grace_seconds)
+        self._card_details_accepted = settings.card_details_accepted
         self._collect_seconds = settings.provider_timeout_seconds + PROVIDER_MARGIN_SECONDS
 
     async def initialize(
@@ -88,8 +92,9 @@ class PaymentService:
     ) -> Reply:
         """Open a payment (or the funding of a wallet) and start its collection. Always answers once the intent exists,
         whatever the provider does. `admit` refuses what is new by a PayFlowError; a repeat is answered all the same."""
-        fingerprint = self._idempotency.fingerprint(body.model_dump())
+        fingerprint = self._idempotency.fingerprint(body.model_dump(exclude=UNPRINTED))
         try:
+            self._admit_card(body)
             if admit is not None:
                 await admit()
             amount = self._amount(body)
@@ -165,6 +170,16 @@ class PaymentService:
             return Money.parse(body.amount, body.currency)
         except MoneyError as error:
             raise Invalid(str(error), errors=[FieldError("/body/amount", str(error))]) from None
+
+    def _admit_card(self, body: InitializePayment) -> None:
+        if body.payment_details is None or body.payment_details.card is None or self._card_details_accepted:
+            return
+        detail = "Leave the card out: the customer then gives it on the provider's hosted page."
+        raise Invalid(
+            "This installation takes no card details.",
+            code="card_details_disabled",
+            errors=[FieldError("/body/payment_details/card", detail)],
+        )
 
     def _order(self, body: InitializePayment, amount: Money, transaction_id: UUID, reference: str) -> CollectOrder:
         customer = Customer(body.customer.email, body.customer.phone, body.customer.name)
@@ -335,8 +350,15 @@ class PaymentService:
                 return await candidate.collects.collect(order, candidate.credentials.current)
         except TimeoutError:
             return Result(Verdict.UNKNOWN, raw_status="timeout")
-        except Exception:
-            log.exception("payment.adapter_failed", provider=candidate.name, reference=order.reference)
+        except Exception as error:
+            # With details not the traceback: its messages may hold what the customer gave.
+            log.error(
+                "payment.adapter_failed",
+                provider=candidate.name,
+                reference=order.reference,
+                error=type(error).__name__,
+                exc_info=order.details is None,
+            )
             return Result(Verdict.UNKNOWN, raw_status="adapter_error")
 
     def _reply(self, transaction: Transaction, result: Result, origin: Origin, instance: str) -> Reply:

@@ -1,5 +1,5 @@
-"""Moniepoint through its web gateway Monnify: a hosted checkout, or an account to transfer to; refunds, transfers out, banks
-(developers.monnify.com).
+"""Moniepoint through its web gateway Monnify: a hosted checkout, an account to transfer to, or a card by its number; refunds,
+transfers out, banks (developers.monnify.com).
 
 - Amounts are naira with two decimals, written as 100.00 and as "100.00" in one and the same answer.
 - `responseCode` is text or a number, `requestSuccessful` may be false under HTTP 200. A 401 may also mean "not enabled for
@@ -13,8 +13,10 @@
 - Webhooks have no id; their key is the secret key. The sandbox was seen to send none signed: test credentials may let such
   ones in, as hints to ask for.
 - References hold `|`, which Monnify does not encode in the page's address itself.
-- Monnify also takes a card, and the OTP of its bank, from the merchant's own server. That needs the card's number, which never
-  passes through PayFlow: cards are taken on the hosted page only.
+- A card's charge, and its OTP, are answered without currency or fee, and PAID is SUCCESS there and SUCCESSFUL here: what was
+  paid is told by the query alone. The answer repeats the number (`authData`), and the sandbox's names the OTP: no words of
+  theirs are kept. PENDING is what the query says before and after, hence the two marks among the references.
+- After 3-D Secure Monnify has a call that wants the card once more, which is gone by then: its redirect has to do.
 - Refunds and transfers have no id of their own that can be asked by: our reference names them, and is refused a second time.
 - Only payments by bank transfer can be refunded (R2), from the merchant's wallet, if Monnify has enabled it. The answer to a
   refund's order may say COMPLETED beside "in progress": only a query or a webhook is believed that the money is back.
@@ -43,6 +45,7 @@ from payflow.gateway.contract import (
     AccountHolder,
     ActionType,
     Bank,
+    CardDetails,
     CollectOrder,
     Declaration,
     Destination,
@@ -64,7 +67,7 @@ from payflow.gateway.contract import (
     WebhookMalformed,
     WebhookRequest,
 )
-from payflow.gateway.http import Answer, NotSent, OutcomeUnknown, ProviderHttp, Unreadable
+from payflow.gateway.http import USER_AGENT, Answer, NotSent, OutcomeUnknown, ProviderHttp, Unreadable
 from payflow.gateway.reading import (
     DECLINED,
     INVALID,
@@ -85,6 +88,8 @@ from payflow.gateway.tokens import NoToken, Token, TokenCache, basic
 LOGIN = "/api/v1/auth/login"
 INITIATE = "/api/v1/merchant/transactions/init-transaction"
 OPEN_ACCOUNT = "/api/v1/merchant/bank-transfer/init-payment"
+CHARGE_CARD = "/api/v1/merchant/cards/charge"
+CARD_OTP = "/api/v1/merchant/cards/otp/authorize"
 QUERY = "/api/v2/merchant/transactions/query"
 REFUND = "/api/v1/refunds/initiate-refund"
 REFUNDS = "/api/v1/refunds"
@@ -99,6 +104,20 @@ SMALLEST_REFUND = Money(10_000, "NGN")
 # A call to Monnify ends within a minute. A refund that it does not know long after that was never made.
 TRACELESS_AFTER = timedelta(minutes=15)
 METHODS = {"card": "CARD", "bank_transfer": "ACCOUNT_TRANSFER", "ussd": "USSD"}
+CHANNEL = "API_NOTIFICATION"
+# Before the id that an OTP is given with, and before the reference of a card's charge that may be under way.
+AWAITING, SUBMITTED = "awaiting:", "submitted:"
+# Monnify requires that the customer's browser be described. We know of none, and make none up: this is what calls.
+DEVICE = {
+    "httpBrowserLanguage": "en",
+    "httpBrowserJavaEnabled": False,
+    "httpBrowserJavaScriptEnabled": False,
+    "httpBrowserColorDepth": 24,
+    "httpBrowserScreenHeight": 0,
+    "httpBrowserScreenWidth": 0,
+    "httpBrowserTimeDifference": "",
+    "userAgentBrowserValue": USER_AGENT,
+}
 # What must not be repeated from a message: keys and tokens, known by their shape.
 KEYS = re.compile(r"MK_[A-Z]+_\w+|eyJ[\w.=-]+|[\w.=-]{20,}")
 
@@ -113,6 +132,7 @@ DECLARATION = Declaration(
     session_life=SESSION_LIFE,
     webhook_sources=frozenset({"35.242.133.146"}),
     signature_headers=frozenset({"monnify-signature"}),
+    card_details=True,
 )
 
 STATUSES = {
@@ -127,6 +147,15 @@ STATUSES = {
     "EXPIRED": Verdict.EXPIRED,
     "REVERSED": Verdict.REVERSED,
 }
+CARD_STATUSES = {
+    "SUCCESS": Verdict.PROCESSING,  # until the query has told what was paid
+    "OTP_AUTHORIZATION_REQUIRED": Verdict.REQUIRES_ACTION,
+    "BANK_AUTHORIZATION_REQUIRED": Verdict.PROCESSING,
+    "MPGS_3DS_AUTHORIZATION_REQUIRED": Verdict.REQUIRES_ACTION,
+    "FAILED": Verdict.DECLINED,
+}
+UNLISTED = "unlisted"
+AT_THE_BANK = {"BANK_AUTHORIZATION_REQUIRED", "MPGS_3DS_AUTHORIZATION_REQUIRED"}
 REFUND_STATUSES = {
     "PENDING": Verdict.PROCESSING,
     "IN_PROGRESS": Verdict.PROCESSING,
@@ -175,6 +204,10 @@ BAD_ACCOUNT = Failure("invalid_account", "There is no such bank account.")
 NO_BALANCE = Failure("insufficient_balance", "The merchant's balance at the payment provider is too low.")
 WRONG_AMOUNT = Failure("wrong_amount", "Another amount than due was transferred. It goes back to the sender.")
 
+CARD_OTP_ACTION = NextAction(ActionType.OTP, display_text="Enter the code that your bank has sent to you.")
+WRONG_CARD_OTP = NextAction(
+    ActionType.OTP, display_text="The code was not taken. Enter the code that your bank has sent to you."
+)
 OTP_ACTION = NextAction(ActionType.OTP, display_text="Enter the code that Monnify has mailed to the merchant.")
 WRONG_OTP = NextAction(
     ActionType.OTP, display_text="The code was not taken. Enter the code that Monnify has mailed to the merchant."
@@ -202,7 +235,7 @@ TRANSFER_REFUSALS = {
     "D06": SETUP,
     "D07": Failure("repeated_transfer", "The same amount was sent to this account less than two minutes ago."),
 }
-# By the words that a message begins with, because the code is nearly always 99. Nothing was opened.
+# By the words that a message begins with, because the code is nearly always 99. Nothing was opened or charged.
 REFUSALS = (
     ("could not find specified contract", SETUP),
     ("merchant is not permitted to perform this operation", SETUP),
@@ -212,6 +245,8 @@ REFUSALS = (
     ("unauthorized, supply authorization header", NO_ACCESS),
     ("bad credentials", NO_ACCESS),
     ("invalid key", NO_ACCESS),
+    ("invalid card number", Failure("invalid_card", "There is no card with this number.")),
+    ("merchant has not been configured for bin", Failure("card_not_supported", "Cards of this kind are not taken.")),
 )
 NOT_FOUND = ("there's no transaction matching supplied reference", "could not find transaction with payment reference")
 # Monnify answers the same words under several of these; 500 and above prove nothing.
@@ -285,6 +320,9 @@ class Moniepoint:
     async def collect(self, order: CollectOrder, credentials: MoniepointCredentials) -> Result:
         body = _order_body(order, credentials)
         result = await self._ordered("collect", INITIATE, credentials, body, self._accepted)
+        card = order.details.card if order.details else None
+        if card is not None and result.verdict is Verdict.REQUIRES_ACTION:
+            return await self._charge_card(order, card, result, credentials)
         if order.method == "bank_transfer" and result.verdict is Verdict.REQUIRES_ACTION:
             return await self._with_account(result, credentials)
         return result
@@ -292,7 +330,11 @@ class Moniepoint:
     async def fetch(self, query: Query, credentials: MoniepointCredentials) -> Result:
         """By our reference: it also finds an order whose answer was lost, and no hint can put another in its place."""
         path = f"{QUERY}?paymentReference={quote(query.reference, safe='')}"
-        return await self._asked("fetch", path, credentials, _fetched)
+        found = await self._asked("fetch", path, credentials, _fetched)
+        under_way = any(text.startswith(SUBMITTED) for text in query.provider_references)
+        if found.verdict is Verdict.REQUIRES_ACTION and under_way:
+            return dataclasses.replace(found, verdict=Verdict.PROCESSING, expirable=False)
+        return found
 
     def check_refund(self, order: RefundOrder) -> None:
         if order.amount.currency not in DECLARATION.currencies:
@@ -346,7 +388,11 @@ class Moniepoint:
         )
 
     async def submit(self, query: Query, submission: Submission, credentials: MoniepointCredentials) -> Result:
-        """The code that authorises a transfer. Refused, it says nothing by itself: the transfer does."""
+        """The code that authorises a transfer, or the OTP of a card. Refused, it says nothing by itself: the transfer, or the
+        payment, does."""
+        token = next((text for text in reversed(query.provider_references) if text.startswith(AWAITING)), None)
+        if submission.type is ActionType.OTP and query.operation is Operation.COLLECT and token is not None:
+            return await self._authorise_card(query, token.removeprefix(AWAITING), submission, credentials)
         if query.operation is not Operation.PAYOUT or submission.type is not ActionType.OTP:
             return Result(Verdict.UNKNOWN, raw_status="nothing to confirm with")
         body = {"reference": query.reference, "authorizationCode": submission.value.get_secret_value()}
@@ -500,6 +546,54 @@ class Moniepoint:
             return opened
         return dataclasses.replace(opened, next_action=action, session_ends_at=action.expires_at)
 
+    async def _charge_card(
+        self, order: CollectOrder, card: CardDetails, opened: Result, credentials: MoniepointCredentials
+    ) -> Result:
+        """The charge of what was opened. Without its reference the open page remains: the same payment, nothing is lost."""
+        if not opened.provider_references:
+            return opened
+        body = _card_body(opened.provider_references[0], card)
+        number = card.number.get_secret_value()
+        charged = await self._ordered(
+            "charge_card",
+            CHARGE_CARD,
+            credentials,
+            body,
+            lambda answer: _charged(answer, number, opened.session_ends_at),
+        )
+        ids = (*opened.provider_references, *charged.provider_references)
+        if charged.verdict in (Verdict.PROCESSING, Verdict.UNKNOWN):
+            ids = (*ids, SUBMITTED + ids[0])
+        charged = dataclasses.replace(charged, provider_references=ids, session_ends_at=opened.session_ends_at)
+        if charged.raw_status != "SUCCESS":
+            return charged
+        query = Query(Operation.COLLECT, order.reference, ids, order.amount, self._clock())
+        return await self._confirmed(query, charged, credentials)
+
+    async def _authorise_card(
+        self, query: Query, token: str, submission: Submission, credentials: MoniepointCredentials
+    ) -> Result:
+        otp = submission.value.get_secret_value()
+        reference = query.provider_references[0]
+        body = {"transactionReference": reference, "collectionChannel": CHANNEL, "tokenId": token, "token": otp}
+        given = await self._ordered("submit", CARD_OTP, credentials, body, _otp_given)
+        if given.verdict in (Verdict.NOT_SENT, Verdict.REFUSED):
+            return given
+        if given.verdict is Verdict.REQUIRES_ACTION:
+            standing = await self.fetch(query, credentials)
+            return given if standing.verdict is Verdict.REQUIRES_ACTION else standing
+        given = dataclasses.replace(given, provider_references=(SUBMITTED + reference,))
+        answered = given.raw_status in ("SUCCESSFUL", UNLISTED)
+        return await self._confirmed(query, given, credentials) if answered else given
+
+    async def _confirmed(self, query: Query, taken: Result, credentials: MoniepointCredentials) -> Result:
+        """The end that the query tells of a card that was taken, with amount and fee; while it tells none, as it was taken."""
+        found = await self.fetch(query, credentials)
+        if found.verdict not in (Verdict.COMPLETED, Verdict.DECLINED, Verdict.REVERSED):
+            return taken
+        ids = (*taken.provider_references, *found.provider_references)
+        return dataclasses.replace(found, provider_references=tuple(dict.fromkeys(ids)))
+
 
 def _order_body(order: CollectOrder, credentials: MoniepointCredentials) -> dict[str, Any]:
     body: dict[str, Any] = {
@@ -518,6 +612,68 @@ def _order_body(order: CollectOrder, credentials: MoniepointCredentials) -> dict
     if order.return_url is not None:
         body["redirectUrl"] = order.return_url
     return body
+
+
+def _card_body(reference: str, card: CardDetails) -> dict[str, Any]:
+    given = {
+        "number": card.number,
+        "expiryMonth": card.expiry_month,
+        "expiryYear": card.expiry_year,
+        "cvv": card.cvv,
+        "pin": card.pin,
+    }
+    return {
+        "transactionReference": reference,
+        "collectionChannel": CHANNEL,
+        "card": {name: secret.get_secret_value() for name, secret in given.items() if secret is not None},
+        "deviceInformation": DEVICE,
+    }
+
+
+def _charged(answer: Answer, number: str, ends_at: datetime | None) -> Result:
+    """The answer to a card's charge, in our words only."""
+    body = _granted(answer)
+    if body is None:
+        return _wordless(_refused(answer), answer)
+    status, reference = word(body.get("status")), word(body.get("paymentReference")) or None
+    verdict = CARD_STATUSES.get(status, Verdict.UNKNOWN)
+    if verdict is Verdict.UNKNOWN:
+        return Result(verdict, raw_status=_status_word(status) or UNLISTED, reference=reference)
+    failure = told(DECLINED, status) if verdict is Verdict.DECLINED else None
+    result = Result(verdict, raw_status=status, reference=reference, failure=failure)
+    if status == "OTP_AUTHORIZATION_REQUIRED":
+        token = word(_inner(body, "otpData").get("id"))
+        if not token or number in token:
+            return dataclasses.replace(result, verdict=Verdict.UNKNOWN)
+        return dataclasses.replace(result, provider_references=(AWAITING + token,), next_action=CARD_OTP_ACTION)
+    url = web_address(_inner(body, "secure3dData").get("redirectUrl")) if status in AT_THE_BANK else ""
+    if url:
+        action = NextAction(ActionType.REDIRECT, url=url.replace("|", "%7C"), expires_at=ends_at)
+        return dataclasses.replace(result, verdict=Verdict.REQUIRES_ACTION, next_action=action)
+    return dataclasses.replace(result, verdict=Verdict.UNKNOWN) if verdict is Verdict.REQUIRES_ACTION else result
+
+
+def _otp_given(answer: Answer) -> Result:
+    """What a wrong OTP is answered with is documented nowhere: any refusal may be one."""
+    body = _granted(answer)
+    if body is not None:
+        taken = body.get("paymentStatus") == "SUCCESSFUL"
+        return Result(Verdict.PROCESSING, "SUCCESSFUL") if taken else Result(Verdict.UNKNOWN, UNLISTED)
+    refused = _wordless(_refused(answer), answer)
+    if refused.verdict is Verdict.UNKNOWN and _says_no(answer):
+        return dataclasses.replace(refused, verdict=Verdict.REQUIRES_ACTION, next_action=WRONG_CARD_OTP)
+    return refused
+
+
+def _wordless(result: Result, answer: Answer) -> Result:
+    """Without the answer's words, which may repeat what was given."""
+    failure = result.failure and Failure(result.failure.code, result.failure.message)
+    return dataclasses.replace(result, raw_status=str(answer.status), failure=failure)
+
+
+def _inner(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = body.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _refund_body(order: RefundOrder) -> dict[str, Any]:

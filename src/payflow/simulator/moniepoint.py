@@ -1,5 +1,5 @@
-"""Monnify, Moniepoint's web gateway, under `/moniepoint`: token, hosted checkout, account to transfer to, queries, refunds,
-transfers, webhooks.
+"""Monnify, Moniepoint's web gateway, under `/moniepoint`: token, hosted checkout, account to transfer to, cards by number,
+queries, refunds, transfers, webhooks.
 
 Of a payment only money is told by webhook, and a transfer of a wrong amount that goes back; every other end must be asked for.
 """
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from payflow.simulator import moniepoint_objects as shapes
+from payflow.simulator.moniepoint_cards import Cards
 from payflow.simulator.moniepoint_disbursements import Disbursements
 from payflow.simulator.moniepoint_objects import MALFORMED, Refused, Transaction, refusal
 from payflow.simulator.moniepoint_refunds import Refunds
@@ -44,6 +45,7 @@ class Moniepoint:
         self.transactions: dict[str, Transaction] = {}
         self.by_transaction_reference: dict[str, Transaction] = {}
         self.tokens: dict[str, float] = {}
+        self.cards = Cards(simulation, self)
         self.refunds = Refunds(simulation, self)
         self.disbursements = Disbursements(simulation, self)
 
@@ -58,6 +60,8 @@ class Moniepoint:
             ("POST", "/api/v1/auth/login", self.login),
             ("POST", "/api/v1/merchant/transactions/init-transaction", self.initiate),
             ("POST", "/api/v1/merchant/bank-transfer/init-payment", self.open_account),
+            ("POST", "/api/v1/merchant/cards/charge", self.cards.charge),
+            ("POST", "/api/v1/merchant/cards/otp/authorize", self.cards.authorise),
             ("GET", "/api/v2/merchant/transactions/query", self.query),
             ("GET", "/api/v2/transactions/{reference:path}", self.fetch),
             ("POST", "/api/v1/refunds/initiate-refund", self.refunds.create),

@@ -46,6 +46,7 @@ class Transaction:
     metadata: dict[str, Any]
     status: str = "PENDING"
     account_number: str | None = None
+    otp_id: str | None = None
     paid: int = 0
     currency: str = "NGN"
     paid_at: float | None = None
@@ -169,8 +170,23 @@ def initiated(transaction: Transaction, base_url: str, api_key: str) -> dict[str
         "apiKey": api_key,
         "redirectUrl": transaction.redirect_url,
         "enabledPaymentMethod": transaction.methods,
-        # With raw `|`, as the real one.
-        "checkoutUrl": f"{base_url}/checkout/moniepoint/{transaction.transaction_reference}",
+        "checkoutUrl": page_url(transaction, base_url),
+    }
+
+
+def page_url(transaction: Transaction, base_url: str) -> str:
+    """With raw `|`, as the real one."""
+    return f"{base_url}/checkout/moniepoint/{transaction.transaction_reference}"
+
+
+def card_charged(transaction: Transaction, status: str) -> dict[str, Any]:
+    """Without a currency."""
+    return {
+        "status": status,
+        "message": "Transaction Successful" if status == "SUCCESS" else status.replace("_", " ").capitalize(),
+        "transactionReference": transaction.transaction_reference,
+        "paymentReference": transaction.reference,
+        "authorizedAmount": figure(transaction.charge.amount),
     }
 
 

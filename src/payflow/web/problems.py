@@ -261,7 +261,8 @@ def _message(entry: Mapping[str, Any]) -> str:
 
 
 def _pointer(location: Sequence[int | str]) -> str:
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+    """Of a member that nobody knows the name is the caller's own text, as a value is."""
+    return redact_text("".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location))
 
 
 def _from_http_exception(error: HTTPException) -> PayFlowError:
