@@ -15,7 +15,7 @@ Without Redis nothing is known and nothing is kept: the payment goes on in the c
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -140,16 +140,19 @@ return reply
 """
 )
 
+# Each provider is read and written once, however many of its calls ended. The reply: of each call what it changed (1 opened,
+# 2 closed), how often in a row it has opened, and if it changed something how the provider then was.
 _RECORD = _Script(
     _PRELUDE
     + """
 local failures, enough, ratio = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local cool_down, longest = tonumber(ARGV[8]), tonumber(ARGV[9])
-local reply = {}
-for place, key in ipairs(KEYS) do
-  local good, took = ARGV[4 * place + 6] == '1', tonumber(ARGV[4 * place + 7])
-  local token, waited = ARGV[4 * place + 8], tonumber(ARGV[4 * place + 9])
-  local h, change = load(key), 0
+local all, reply = {}, {}
+for place, key in ipairs(KEYS) do all[place] = load(key) end
+for at = 10, #ARGV, 5 do
+  local h, change = all[tonumber(ARGV[at])], 0
+  local good, took = ARGV[at + 1] == '1', tonumber(ARGV[at + 2])
+  local token, waited = ARGV[at + 3], tonumber(ARGV[at + 4])
   local began, probe = now - took - waited, token ~= '' and token == h.token
   local function count()
     h.n, h.l = h.n + 1, h.l + took
@@ -176,9 +179,14 @@ for place, key in ipairs(KEYS) do
     if began >= h.since then count() end
     if probe then open() end
   end
-  store(h)
   reply[#reply + 1] = change
-  reply[#reply + 1] = h.trips
+  if change ~= 0 then
+    reply[#reply + 1] = h.trips
+    tell(reply, h)
+  end
+end
+for _, h in ipairs(all) do
+  store(h)
   tell(reply, h)
 end
 return reply
@@ -356,32 +364,35 @@ class Breakers:
             while self._waiting:
                 outcomes, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
                 rules = self._rules
+                names = list(dict.fromkeys(outcome.provider for outcome in outcomes))
                 reply = await self._run(
                     _RECORD,
-                    [outcome.provider for outcome in outcomes],
+                    names,
                     rules.breaker_failures,
                     rules.breaker_min_calls,
                     rules.breaker_failure_ratio,
                     int(rules.breaker_cool_down_seconds * 1_000),
                     int(rules.breaker_max_cool_down_seconds * 1_000),
-                    *(value for each in outcomes for value in each.arguments()),
+                    *(value for each in outcomes for value in (names.index(each.provider) + 1, *each.arguments())),
                 )
                 if reply is not None:
-                    self._told(outcomes, reply)
+                    self._told(outcomes, names, iter(reply))
         finally:
             self._sending = None
 
-    def _told(self, outcomes: Sequence[_Outcome], reply: list[int]) -> None:
-        size = 2 + _FIELDS
-        for place, outcome in enumerate(outcomes):
-            change, trips, *fields = reply[place * size : (place + 1) * size]
-            state = _state(fields)
-            self._seen(outcome.provider, state)
-            if change and self._changed is not None:
+    def _told(self, outcomes: Sequence[_Outcome], names: Sequence[str], reply: Iterator[int]) -> None:
+        for outcome in outcomes:
+            change = next(reply)
+            if not change:
+                continue
+            trips, state = next(reply), _state([next(reply) for _ in range(_FIELDS)])
+            if self._changed is not None:
                 log.warning("provider.breaker", provider=outcome.provider, phase=state.phase.value, trips=trips)
                 told = asyncio.ensure_future(self._changed(Change(outcome.provider, change == 1, trips, state)))
                 self._telling.add(told)
                 told.add_done_callback(self._telling.discard)
+        for name in names:
+            self._seen(name, _state([next(reply) for _ in range(_FIELDS)]))
 
     async def _run(self, script: _Script, names: Sequence[str], *arguments: object) -> list[int] | None:
         if time.monotonic() < self._away_until:
