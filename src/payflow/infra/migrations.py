@@ -1,19 +1,24 @@
-"""Brings a database to the newest revision. `alembic/` holds the migrations and is no package: it would hide the library."""
+"""Brings a database to the newest revision. `alembic/` holds the migrations and is no package: it would hide the library.
+
+The library is imported where it is used: it takes 9 MB, which a process that serves or works never needs.
+"""
 
 import importlib
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import payflow
 from payflow.infra.database import AWAY, DatabaseAway, asyncpg_url
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _ONE_AT_A_TIME = 0x7061_7966_6C6F_77  # "payflow": the advisory lock that lets only one node migrate
 
@@ -25,25 +30,25 @@ def import_models() -> None:
             importlib.import_module(module.name)
 
 
-def alembic_config() -> Config:
+def alembic_config() -> "Config":
     """The folder lies beside `src` in a checkout and in the image."""
     for root in (Path(payflow.__file__).parents[2], Path.cwd()):
         if (root / "alembic.ini").is_file():
-            return Config(str(root / "alembic.ini"))
+            config: Config = importlib.import_module("alembic.config").Config(str(root / "alembic.ini"))
+            return config
     raise FileNotFoundError("alembic.ini was not found beside src/ nor in the present folder")
 
 
 async def upgrade(database_url: str, revision: str = "head") -> None:
     """Run what is missing, under an advisory lock: two nodes that start together do not race."""
-    await _run(database_url, lambda config: command.upgrade(config, revision))
+    await _run(database_url, lambda config: importlib.import_module("alembic.command").upgrade(config, revision))
 
 
 async def downgrade(database_url: str, revision: str) -> None:
-    await _run(database_url, lambda config: command.downgrade(config, revision))
+    await _run(database_url, lambda config: importlib.import_module("alembic.command").downgrade(config, revision))
 
 
-async def _run(database_url: str, action: Callable[[Config], None]) -> None:
-
+async def _run(database_url: str, action: Callable[["Config"], None]) -> None:
     config = alembic_config()
 
     def migrate(connection: Connection) -> None:
