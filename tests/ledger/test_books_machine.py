@@ -38,7 +38,7 @@ from tests.services import create_database, drop_database
 T = TypeVar("T")
 
 PROVING = os.environ.get("PAYFLOW_PROVE") == "1"
-STORIES, STEPS = (600, 60) if PROVING else (60, 40)
+STORIES, STEPS = (600, 60) if PROVING else (100, 40)
 
 ADMIN, PROVIDER = Origin(Actor.USER), Origin(Actor.PROVIDER)
 CURRENCIES, PROVIDERS = ("NGN", "KES", "UGX"), ("paystack", "stripe")
