@@ -279,6 +279,45 @@ async def test_a_reversed_payment_of_mpesa_is_found_by_its_receipt(books: Books,
     assert (await books.reconcile("mpesa", written(file, [mpesa_line(paid)])))[1] == []
 
 
+async def test_a_payment_of_mpesa_without_a_receipt_is_found_by_its_account(books: Books, file: Path) -> None:
+    """A query that completed it tells no receipt."""
+    paid = await payment(books, "mpesa", receipt=None)
+    account = paid.reference[-12:]
+    line = mpesa_line(paid, **{"Receipt No.": "TKL0QUERY1", "A/C No.": account.upper()})
+    charge = {**line, "Details": "Pay Bill Charge", "Paid In": "", "Withdrawn": "-5.00", "A/C No.": ""}
+    summary, found = await books.reconcile("mpesa", written(file, [line]))
+    assert (found, summary.agreed) == ([], 1)
+    assert (await books.reconcile("mpesa", written(file, [line, charge])))[1] == [("fee", 2, "0.00 KES", "5.00 KES")]
+    assert (await books.reconcile("mpesa", written(file, [{**line, "Paid In": "1.00"}])))[1] == [
+        ("amount", 2, "5000.00 KES", "1.00 KES")
+    ]
+    # Money beside it, whose account is the same, and one whose account only looks alike, are not this payment.
+    later = (NOW + timedelta(hours=9)).strftime("%d-%m-%Y %H:%M:%S")
+    again = {**line, "Receipt No.": "TKL0QUERY2", "Completion Time": later}
+    other = {**line, "Receipt No.": "TKL0QUERY3", "A/C No.": account[1:]}
+    for beside in (again, other):
+        _, found = await books.reconcile("mpesa", written(file, [line, beside]))
+        assert found == [("missing_here", 3, "", "5000.00 KES")]
+
+
+async def test_another_receipt_to_the_account_of_a_payment_is_other_money(books: Books, file: Path) -> None:
+    paid = await payment(books, "mpesa")
+    line = mpesa_line(paid, **{"A/C No.": paid.reference[-12:]})
+    _, found = await books.reconcile("mpesa", written(file, [line, {**line, "Receipt No.": "TKL0TWICE1"}]))
+    assert found == [("missing_here", 3, "", "5000.00 KES")]
+
+
+async def test_what_comes_to_the_account_of_a_payment_days_later_is_other_money(books: Books, file: Path) -> None:
+    """In a later file, where the payment's own line does not stand."""
+    paid = await payment(books, "mpesa", receipt=None)
+    line = mpesa_line(paid, **{"Receipt No.": "TKL0ACC001", "A/C No.": paid.reference[-12:]})
+    later = (NOW + timedelta(days=5)).strftime("%d-%m-%Y %H:%M:%S")
+    written(file, [{**line, "Receipt No.": "TKL0ACC002", "Completion Time": later}])
+    _, found = await books.reconcile("mpesa", file, Window(NOW + timedelta(days=4), NOW + timedelta(days=6)))
+    assert found == [("missing_here", 2, "", "5000.00 KES")]
+    assert (await books.reconcile("mpesa", written(file, [line])))[1] == []
+
+
 async def test_payouts_and_charges_of_mpesa(books: Books, file: Path) -> None:
     paid = await payment(books, "mpesa")
     sent = await books.withdrawal("mpesa", Money(100_000, "KES"), receipt="TKL0SENT01", fee=2_300)
@@ -301,6 +340,17 @@ async def test_payouts_and_charges_of_mpesa(books: Books, file: Path) -> None:
     unknown = {**out, "Receipt No.": "TKL0ELSE01", "Details": "Merchant Something New"}
     _, found = await books.reconcile("mpesa", written(file, [mpesa_line(paid), out, charge, unknown]))
     assert found == [("missing_here", 5, "", "1000.00 KES")]
+
+
+async def test_a_charge_of_what_was_taken_back_is_still_its_charge(books: Books, file: Path) -> None:
+    """Else the fee that is posted would be told as unknown, and a repair would post it again."""
+    sent = await books.withdrawal("mpesa", Money(100_000, "KES"), receipt="TKL0GONE01", fee=2_300)
+    out = mpesa_line(sent, **{"Paid In": "", "Withdrawn": "-1,000.00", "Details": "Business Payment to Customer"})
+    charge = {**out, "Withdrawn": "-23.00", "Details": "Business Payment to Customer Charge"}
+    back = {**out, "Paid In": "1,000.00", "Withdrawn": "", "Details": "Business Payment to Customer Reversal"}
+    await books.rows("UPDATE attempts SET status = 'reversed' WHERE id = $1", sent.attempt_id)
+    summary, found = await books.reconcile("mpesa", written(file, [out, charge, back]))
+    assert (found, summary.agreed) == ([], 3)
 
 
 # The window

@@ -10,9 +10,10 @@ import pytest
 from payflow.core.errors import Conflict, NotFound
 from payflow.core.money import Money
 from payflow.reconciliation.service import Repaired, RepairKind
-from tests.reconciliation.books import Books, Paid, mpesa_line, paystack_line, stripe_line, written
+from tests.reconciliation.books import LINES, Books, Paid, mpesa_line, paystack_line, stripe_line, written
 
 REASON = "told by the export of November"
+NOT_OURS = {"source_id": "re_9", "charge_id": "ch_9", "payment_intent_id": "pi_9"}
 
 
 async def repair(
@@ -113,6 +114,104 @@ async def test_what_was_repaired_and_is_known_after_all_is_told_to_stand_twice(b
     summary, found = await books.reconcile("mpesa", file)
     assert found == [("duplicate", 2, "posted, and repaired", "once")]
     assert (summary.agreed, summary.repaired) == (0, 0)
+
+
+async def test_what_became_known_is_taken_back_out_of_suspense_once(books: Books, file: Path) -> None:
+    paid = await books.payment("paystack", Money(25_000, "NGN"), fee=400)
+    line = paystack_line(paid, Reference="order-late", **{"Transaction ID": "", "Paystack fee": "4.00"})
+    written(file, [line])
+    before = dict(await books.ledger())
+    with pytest.raises(Conflict):
+        await repair(books, file, 2, "release")  # nothing was posted for it
+    put = await repair(books, file, 2, "suspense")
+    with pytest.raises(Conflict):
+        await repair(books, file, 2, "release")  # nobody knows it yet
+    await books.rows("UPDATE attempts SET provider_references = '{order-late}' WHERE id = $1", paid.attempt_id)
+    assert (await books.reconcile("paystack", file))[1] == [("duplicate", 2, "posted, and repaired", "once")]
+    done = await asyncio.gather(*(repair(books, file, 2, "release", reason="its webhook came") for _ in range(3)))
+    assert sorted(each.new for each in done) == [False, False, True]
+    assert len({each.journal_id for each in done}) == 1
+    assert await change(books, before) == {}
+    summary, found = await books.reconcile("paystack", file)
+    assert (found, summary.agreed) == ([], 1)
+    last = (await journals_of(books))[-1]
+    assert (last["id"], last["source_type"], last["kind"]) == (done[0].journal_id, "repair", "release")
+    assert (
+        last["source_id"]
+        == next(each for each in await journals_of(books) if each["id"] == put.journal_id)["source_id"]
+    )
+    (event,) = await books.rows("SELECT data FROM events WHERE type = 'books.repaired' ORDER BY id DESC LIMIT 1")
+    assert (event["data"]["kind"], event["data"]["amount_minor"]) == ("release", -25_000)
+
+
+async def test_a_charge_that_was_posted_alone_is_taken_back_too(books: Books, file: Path) -> None:
+    paid = await books.payment("mpesa", Money(25_000, "KES"), receipt="TKLWHOSE01")
+    line = mpesa_line(paid, **{"Receipt No.": "TKLWHOSE02"})
+    charge = {**line, "Details": "Pay Bill Charge", "Paid In": "", "Withdrawn": "-5.00"}
+    written(file, [line, charge])
+    before = dict(await books.ledger())
+    await repair(books, file, 3, "fee", "mpesa")
+    assert await change(books, before) == {"provider_fees": 500, "provider_clearing:mpesa": -500}
+    await books.rows("UPDATE attempts SET receipt = 'TKLWHOSE02' WHERE id = $1", paid.attempt_id)
+    assert (await books.reconcile("mpesa", file))[1] == [
+        ("fee", 2, "0.00 KES", "5.00 KES"),
+        ("duplicate", 3, "posted, and repaired", "once"),
+    ]
+    assert (await repair(books, file, 3, "release", "mpesa")).amount_minor == -500
+    assert (await repair(books, file, 2, "fee", "mpesa")).new
+    assert (await books.reconcile("mpesa", file))[1] == []
+    assert await change(books, before) == {"provider_fees": 500, "provider_clearing:mpesa": -500}
+
+
+@pytest.mark.parametrize(
+    ("provider", "changes"),
+    [
+        ("mpesa", {"Receipt No.": "TKLBACK001", "Details": "Business Payment to Customer Reversal"}),
+        ("stripe", {"balance_transaction_id": "txn_9", "reporting_category": "refund_failure", **NOT_OURS}),
+    ],
+)
+async def test_money_out_that_came_back_came(books: Books, file: Path, provider: str, changes: dict[str, str]) -> None:
+    """A payout that was reversed, a refund that failed: of neither does anybody here know."""
+    ours = await books.payment(provider, Money(25_000, "KES"), receipt=f"TKLBACK{provider}", ids=("pi_3Back",))
+    line = LINES[provider](ours)
+    written(file, [line, {**line, **changes}])
+    before = dict(await books.ledger())
+    assert (await repair(books, file, 3, "suspense", provider)).amount_minor == 25_000
+    assert await change(books, before) == {f"provider_clearing:{provider}": 25_000, "suspense": -25_000}
+    assert (await books.reconcile(provider, file))[1] == []
+
+
+async def test_a_charge_that_was_taken_back_is_posted_for_its_payment(books: Books, file: Path) -> None:
+    """In a file that holds the charge alone, since the payment stands in another."""
+    paid = await books.payment("mpesa", Money(25_000, "KES"), receipt="TKLALONE01")
+    charge = mpesa_line(paid, **{"Details": "Pay Bill Charge", "Paid In": "", "Withdrawn": "-5.00"})
+    written(file, [{**charge, "Receipt No.": "TKLALONE02"}])
+    before = dict(await books.ledger())
+    await repair(books, file, 2, "fee", "mpesa")
+    await books.rows("UPDATE attempts SET receipt = 'TKLALONE02' WHERE id = $1", paid.attempt_id)
+    await repair(books, file, 2, "release", "mpesa")
+    assert await change(books, before) == {}
+    done = await repair(books, file, 2, "fee", "mpesa")
+    assert (done.new, (await repair(books, file, 2, "fee", "mpesa")).journal_id) == (True, done.journal_id)
+    assert await change(books, before) == {"provider_fees": 500, "provider_clearing:mpesa": -500}
+    summary, _ = await books.reconcile("mpesa", file)
+    assert summary.agreed == 1
+    (kept,) = await books.rows("SELECT attempt_id FROM ledger_repairs WHERE journal_id = $1", done.journal_id)
+    assert kept["attempt_id"] == paid.attempt_id
+
+
+async def test_a_charge_in_another_currency_is_repaired_in_its_own(books: Books, file: Path) -> None:
+    paid = await books.payment("stripe", Money(1_000, "EUR"), ids=("pi_3Other", "ch_3Other"), fee=75)
+    written(file, [stripe_line(paid), stripe_line(paid, "fee", gross="-2.50", fee="0.00", currency="usd")])
+    assert (await books.reconcile("stripe", file))[1] == [("fee", 3, "", "2.50 USD")]
+    before = dict(await books.ledger())
+    with pytest.raises(Conflict):
+        await repair(books, file, 2, "fee", "stripe")
+    assert (await repair(books, file, 3, "fee", "stripe")).currency == "USD"
+    now = await books.ledger()
+    assert now["provider_fees", "USD"] - before.get(("provider_fees", "USD"), 0) == 250
+    assert now["provider_fees", "EUR"] == before["provider_fees", "EUR"]
+    assert (await books.reconcile("stripe", file))[1] == []
 
 
 @pytest.mark.parametrize(("changes", "theirs"), [({"Amount": "70.00"}, "70.00 NGN"), ({"Currency": "GHS"}, "7.00 GHS")])

@@ -392,7 +392,10 @@ def reconcile_repair(
     provider: Annotated[str, typer.Argument(help="paystack, flutterwave, stripe or mpesa.")],
     file: Annotated[Path, typer.Argument(help="The file that shows the difference.")],
     line: Annotated[int, typer.Option(min=1, max=2**31 - 1, help="The line of the file, as the report names it.")],
-    kind: Annotated[RepairKind, typer.Option(help="A fee that lacks, or money that nobody here knows, into suspense.")],
+    kind: Annotated[
+        RepairKind,
+        typer.Option(help="What lacks: `fee`; money nobody knows: `suspense`; what became known since: `release`."),
+    ],
     reason: Annotated[str, typer.Option(help="Why; it stays with the journal.")],
     admin: Annotated[str, typer.Option(help="Email of the administrator in whose name it is posted.")],
 ) -> None:

@@ -170,12 +170,12 @@ def refund(
     lacking: int = 0,
 ) -> Journal:
     """`refunded`: the provider gave `amount` back to the customer. `refund_failed`: it came back after all. `lacking` minor
-    units are no longer in the account: the user owes them."""
-    back = amount.minor if kind == "refunded" else -amount.minor
+    units are (were) no longer in the account: the user owes them, or does so no more."""
+    sign = 1 if kind == "refunded" else -1
     lines = [
-        Line(account, user_id, amount.currency, back - lacking),
-        Line("receivable", user_id, amount.currency, lacking),
-        Line(f"provider_clearing:{provider}", None, amount.currency, -back),
+        Line(account, user_id, amount.currency, sign * (amount.minor - lacking)),
+        Line("receivable", user_id, amount.currency, sign * lacking),
+        Line(f"provider_clearing:{provider}", None, amount.currency, -sign * amount.minor),
     ]
     return Journal(kind, "refund", refund_id, transaction_id, [line for line in lines if line.amount_minor])
 
@@ -235,18 +235,15 @@ def captured_after_release(hold: Hold, provider: str, fee: Money | None = None, 
     return replace(sent, lines=[line for line in lines if line.amount_minor])
 
 
-def payout_returned(hold: Hold, provider: str) -> Journal:
-    """What had been sent came back."""
-    return Journal(
-        "returned",
-        "hold",
-        hold.id,
-        hold.transaction_id,
-        [
-            Line(f"provider_clearing:{provider}", None, hold.amount.currency, hold.amount.minor),
-            Line("wallet", hold.user_id, hold.amount.currency, -hold.amount.minor),
-        ],
-    )
+def payout_returned(hold: Hold, provider: str, *, owed: int = 0) -> Journal:
+    """What had been sent came back. `owed` minor units of it the wallet had lacked: that debt ends."""
+    amount = hold.amount
+    lines = [
+        Line(f"provider_clearing:{provider}", None, amount.currency, amount.minor),
+        Line("receivable", hold.user_id, amount.currency, -owed),
+        Line("wallet", hold.user_id, amount.currency, owed - amount.minor),
+    ]
+    return Journal("returned", "hold", hold.id, hold.transaction_id, [line for line in lines if line.amount_minor])
 
 
 def missing_fee(
@@ -274,6 +271,13 @@ def unexplained(line_id: UUID, provider: str, user_id: UUID, amount: int, fee: i
         Line("suspense", user_id, currency, -amount),
     ]
     return Journal("suspense", "repair", line_id, None, [line for line in lines if line.amount_minor])
+
+
+def explained(line_id: UUID, lines: Sequence[Line]) -> Journal:
+    """What `unexplained` or `missing_fee` posted for a line by itself is posted for its transaction after all: taken back."""
+    return Journal(
+        "release", "repair", line_id, None, [replace(line, amount_minor=-line.amount_minor) for line in lines]
+    )
 
 
 def _repeated(kind: str, times: int) -> str:

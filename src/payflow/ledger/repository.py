@@ -179,6 +179,20 @@ async def lock_holds(connection: RawConnection, transaction_ids: Sequence[UUID])
     ]
 
 
+async def debts(connection: RawConnection, source_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Minor units that their wallets lacked when these holds or refunds went, and that are owed still."""
+    rows = await connection.fetch(
+        """
+        SELECT j.source_id, sum(e.amount_minor)::bigint AS minor
+        FROM ledger_journals j JOIN ledger_entries e ON e.journal_id = j.id JOIN ledger_accounts a ON a.id = e.account_id
+        WHERE j.source_type IN ('hold', 'refund') AND j.source_id = ANY($1::uuid[]) AND a.code = 'receivable'
+        GROUP BY j.source_id HAVING sum(e.amount_minor) <> 0
+        """,
+        list(source_ids),
+    )
+    return {row["source_id"]: row["minor"] for row in rows}
+
+
 async def end_holds(connection: RawConnection, holds: Sequence[Hold]) -> None:
     await connection.execute(
         """

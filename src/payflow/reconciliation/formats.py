@@ -6,7 +6,8 @@
 - Paystack: the dashboard's export of transactions, or of a payout's transactions (which has no status: all of it is paid).
 - Flutterwave: the rows of a settlement as the API names them, or the dashboard's words for them.
 - Stripe: the itemized balance and payout reconciliation reports. Their lines are facts, so they have no status.
-- M-Pesa: the organisation's statement. Charges are lines of their own under the receipt of what they were charged for.
+- M-Pesa: the organisation's statement. Charges are lines of their own under the receipt of what they were charged for. A
+  payment that a query completed has no receipt here, and is found by its account.
 
 Amounts are major units in all of them, and become minor units by Decimal. Columns that nobody asked for are left alone.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Never
 
 from payflow.core.money import MAX_MINOR, MoneyError, exponent
-from payflow.gateway.contract import Operation
+from payflow.gateway.contract import Operation, account_of
 
 NAIROBI = timezone(timedelta(hours=3), "EAT")
 DELIMITERS = (",", ";", "\t")
@@ -62,6 +63,7 @@ class SettlementLine:
 
     `key` is what makes the line one and the same in every file. `names` are our reference and the provider's ids, as far as
     they stand there. `fee_minor` is None where the line tells no fee; `fee_rounded` says that it told fractions of a minor unit.
+    `account` is what a payer typed, or we asked him to pay to: the end of our reference, if it is ours.
     """
 
     number: int
@@ -75,6 +77,7 @@ class SettlementLine:
     fee_minor: int | None
     fee_rounded: bool
     occurred_at: datetime
+    account: str = ""
 
 
 class Row:
@@ -235,7 +238,8 @@ def _mpesa(row: Row) -> SettlementLine:
         status = LineStatus.REVERSED
     at, amount = row.moment("date", NAIROBI), paid_in or withdrawn
     key = f"{'reversed ' if reversal else ''}{kind}:{receipt}"
-    return SettlementLine(row.number, key, kind, status, raw, names, amount, "KES", None, False, at)
+    account = account_of(row.text("account")) if kind is LineKind.PAYMENT else None
+    return SettlementLine(row.number, key, kind, status, raw, names, amount, "KES", None, False, at, account or "")
 
 
 def _mpesa_kind(details: str, reason: str, paid_in: int, withdrawn: int) -> tuple[LineKind, bool]:
@@ -350,6 +354,7 @@ FORMATS: Mapping[str, Format] = {
             "withdrawn": ("Withdrawn",),
             "reason": ("Reason Type", "Transaction Type"),
             "linked": ("Linked Transaction ID",),
+            "account": ("A/C No.", "A/C No", "Account No."),
         },
         ("receipt", "date", "details", "status", "paid_in", "withdrawn"),
         frozenset({Operation.COLLECT, Operation.REFUND, Operation.PAYOUT}),

@@ -12,7 +12,7 @@ from payflow.infra.database import Base
 class LedgerRepairRow(Base):
     __tablename__ = "ledger_repairs"
     __table_args__ = (
-        CheckConstraint("kind IN ('fee', 'suspense')", name="kind"),
+        CheckConstraint("kind IN ('fee', 'suspense', 'release')", name="kind"),
         CheckConstraint("length(btrim(reason)) > 0", name="reason"),
         UniqueConstraint("provider", "line_key", "kind", name="uq_ledger_repairs_line"),
     )

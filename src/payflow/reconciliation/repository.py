@@ -15,9 +15,9 @@ import asyncpg
 
 from payflow.events.repository import EventRepository, first_id_at
 from payflow.events.types import Event
-from payflow.gateway.contract import Operation
+from payflow.gateway.contract import ACCOUNT_REFERENCE_LENGTH, Operation
 from payflow.infra.database import Database, RawConnection
-from payflow.ledger.journals import Journal
+from payflow.ledger.journals import Journal, Line
 from payflow.ledger.repository import INSERT_ENTRIES, INSERT_JOURNALS, Accounts, parameters
 from payflow.reconciliation.formats import LineKind, SettlementLine
 
@@ -27,7 +27,8 @@ BATCH = 2_000  # lines, or rows about them, that are in memory at once
 CREATE_LINES = """
     CREATE TEMPORARY TABLE settlement_lines (
         number int PRIMARY KEY, key text, kind text, status text, raw_status text, names text[], amount_minor bigint,
-        currency text, fee_minor bigint, fee_rounded boolean, occurred_at timestamptz, attempt_id uuid, transaction_id uuid
+        currency text, fee_minor bigint, fee_rounded boolean, occurred_at timestamptz, account text, attempt_id uuid,
+        transaction_id uuid
     )
 """
 FORGET_LINES = "CLOSE ALL; DROP TABLE IF EXISTS pg_temp.settlement_lines"
@@ -46,14 +47,32 @@ FIND_ATTEMPTS = """
     SELECT n.number, 2, a.id, a.transaction_id, a.operation, a.status, a.created_at
     FROM named n JOIN attempts a ON a.receipt = n.name AND a.provider = $1 AND a.status IN ('succeeded', 'under_review')
 """
-# The receipts of payments that were taken back are in no index: looked through once, for the lines that are left. A cursor that
-# outlives its transaction takes no parameters; the provider is one of those whose format is known.
+# The receipts of payments that were taken back are in no index: looked through once, for the lines that are left, and for what
+# was charged under them. A cursor that outlives its transaction takes no parameters; the provider is one of those whose format
+# is known.
 FIND_REVERSED = """
     SELECT DISTINCT ON (l.number) l.number, a.id, a.transaction_id
     FROM (SELECT number, kind, unnest(names) AS name FROM settlement_lines WHERE attempt_id IS NULL) l
     JOIN attempts a ON a.receipt = l.name AND a.provider = '{provider}' AND a.status NOT IN ('succeeded', 'under_review')
     WHERE (l.kind, a.operation) IN (('payment', 'collect'), ('payout', 'payout'), ('refund', 'refund'))
+       OR (l.kind = 'fee' AND a.operation IN ('collect', 'payout', 'refund'))
     ORDER BY l.number, a.created_at
+"""
+# A payment whose receipt nobody told us is the one that was made to its account, with what was charged under that receipt. One
+# that has a receipt is not: another receipt to its account is other money. So is what comes days later, in a file where the
+# payment's own line does not stand: such a payment was a prompt, which is answered within minutes.
+FIND_BY_ACCOUNT = f"""
+    WITH paid AS (
+        SELECT DISTINCT ON (a.id) l.names[1] AS receipt, a.id, a.transaction_id
+        FROM settlement_lines l JOIN attempts a ON right(a.reference, {ACCOUNT_REFERENCE_LENGTH}) = l.account
+        WHERE l.kind = 'payment' AND l.account <> '' AND l.attempt_id IS NULL
+          AND a.provider = '{{provider}}' AND a.operation = 'collect' AND a.receipt IS NULL
+          AND l.occurred_at < a.created_at + interval '1 day'
+          AND NOT EXISTS (SELECT FROM settlement_lines o WHERE o.attempt_id = a.id AND o.kind = 'payment')
+        ORDER BY a.id, (l.status = 'succeeded') DESC, l.occurred_at, l.number
+    )
+    SELECT l.number, p.id, p.transaction_id FROM paid p
+    JOIN settlement_lines l ON l.names[1] = p.receipt AND l.kind IN ('payment', 'fee') AND l.attempt_id IS NULL
 """
 # Which of several lines about the same is the first: what moved money, then the oldest. The rest only sees to it that how a
 # file is sorted changes nothing; lines that are alike in all of it are interchangeable.
@@ -105,25 +124,28 @@ REPAIRED = """
         FILTER (WHERE c.code = CASE r.kind WHEN 'fee' THEN 'provider_fees' ELSE 'suspense' END), 0)::bigint AS minor
     FROM ledger_repairs r JOIN ledger_entries e ON e.journal_id = r.journal_id
     JOIN ledger_accounts c ON c.id = e.account_id
-    WHERE r.provider = $1 AND r.line_key = l.key AND (r.kind = 'suspense' OR l.kind = 'fee')
+    WHERE r.provider = $1 AND r.line_key = l.key AND r.attempt_id IS NULL AND r.kind <> 'release'
+        AND NOT EXISTS (
+            SELECT FROM ledger_repairs o WHERE o.provider = r.provider AND o.line_key = r.line_key AND o.kind = 'release')
     GROUP BY r.journal_id LIMIT 1
 """
+# A charge in another currency than the attempt's is nothing that its fee could be compared with: it stands for itself.
 COMPARE = f"""
     WITH counted AS (
         SELECT *, row_number() OVER (PARTITION BY key ORDER BY {FIRST}) AS nth_of_key,
             row_number() OVER (PARTITION BY attempt_id, kind, status ORDER BY {FIRST}) AS nth_of_attempt
         FROM settlement_lines
     ), charged AS (
-        SELECT attempt_id, sum(amount_minor)::bigint AS amount_minor, min(number) AS number FROM counted
+        SELECT attempt_id, currency, sum(amount_minor)::bigint AS amount_minor, min(number) AS number FROM counted
         WHERE kind = 'fee' AND status NOT IN ('failed', 'pending') AND nth_of_key = 1 AND attempt_id IS NOT NULL
-        GROUP BY attempt_id
+        GROUP BY attempt_id, currency
     ), whole AS (SELECT DISTINCT attempt_id FROM settlement_lines WHERE kind <> 'fee' AND attempt_id IS NOT NULL)
     SELECT l.number, l.key, l.kind, l.status, l.raw_status, l.names, l.amount_minor, l.currency, l.fee_rounded,
         l.occurred_at, CASE WHEN l.kind = 'fee' THEN c.amount_minor
             WHEN l.fee_minor IS NULL THEN c.amount_minor ELSE l.fee_minor + coalesce(c.amount_minor, 0) END AS fee_minor,
         l.nth_of_key > 1 OR (l.attempt_id IS NOT NULL AND l.nth_of_attempt > 1 AND l.status = 'succeeded'
             AND l.kind IN ('payment', 'refund', 'payout')) AS repeated,
-        l.kind = 'fee' AND l.attempt_id IS NOT NULL AND (w.attempt_id IS NOT NULL OR c.number IS DISTINCT FROM l.number)
+        l.kind = 'fee' AND a.id IS NOT NULL AND (w.attempt_id IS NOT NULL OR c.number IS DISTINCT FROM l.number)
             AS told_above,
         a.id AS attempt_id, a.transaction_id, a.user_id, a.reference, a.operation, a.status AS attempt_status,
         t.status AS transaction_status, abs(p.moved)::bigint AS posted_minor, p.fee_minor::bigint AS posted_fee_minor,
@@ -132,9 +154,9 @@ COMPARE = f"""
             AND j.source_id = a.id AND j.kind IN ('reversed', 'returned')) AS taken_back,
         r.minor AS repaired_minor, r.currency AS repaired_currency
     FROM counted l
-    LEFT JOIN attempts a ON a.id = l.attempt_id
+    LEFT JOIN attempts a ON a.id = l.attempt_id AND (l.kind <> 'fee' OR a.currency = l.currency)
     LEFT JOIN transactions t ON t.id = a.transaction_id
-    LEFT JOIN charged c ON c.attempt_id = l.attempt_id
+    LEFT JOIN charged c ON c.attempt_id = l.attempt_id AND c.currency = l.currency
     LEFT JOIN whole w ON w.attempt_id = l.attempt_id
     LEFT JOIN LATERAL ({POSTED}) p ON a.id IS NOT NULL
     LEFT JOIN LATERAL ({REPAIRED}) r ON true
@@ -271,7 +293,7 @@ class Lines:
         """Find what takes all the lines to be found."""
         await self._connection.execute("CREATE INDEX ON settlement_lines (attempt_id)", timeout=STATEMENT_SECONDS)
         await self._connection.execute("ANALYZE settlement_lines", timeout=STATEMENT_SECONDS)
-        for statement in (FIND_REVERSED, PAIR_REFUNDS):
+        for statement in (FIND_REVERSED, FIND_BY_ACCOUNT, PAIR_REFUNDS):
             # What is found is kept by the server, where the transaction that looked for it has written nothing.
             async with self._connection.transaction(readonly=True):
                 await self._connection.execute(
@@ -331,6 +353,21 @@ class ReconciliationRepository:
                 kind,
             )
         return found
+
+    async def posted_for(self, provider: str, line_key: str) -> list[Line]:
+        """What was posted for the line by itself, while nobody knew what it is about."""
+        async with self._database.raw() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT c.code, c.user_id, e.currency, e.amount_minor
+                FROM ledger_repairs r JOIN ledger_entries e ON e.journal_id = r.journal_id
+                JOIN ledger_accounts c ON c.id = e.account_id
+                WHERE r.provider = $1 AND r.line_key = $2 AND r.attempt_id IS NULL AND r.kind <> 'release'
+                """,
+                provider,
+                line_key,
+            )
+        return [Line(*row) for row in rows]
 
     async def post(self, repair: Repair, event: Event, posted_fee_minor: int | None) -> UUID | None:
         """Post the journal, its reason and the event together. None where nothing was posted: another has repaired this line,

@@ -5,9 +5,9 @@ is ever changed: a repair posts one more journal, with the reason that a person 
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -50,6 +50,7 @@ class DifferenceKind(StrEnum):
 class RepairKind(StrEnum):
     FEE = "fee"
     SUSPENSE = "suspense"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,8 @@ class ReconciliationService:
         self, provider: str, path: Path, line: int, repair: RepairKind, reason: str, admin_id: UUID
     ) -> Repaired:
         """Post what a line of the file shows to be missing: `fee` what the provider kept beyond what was posted, `suspense`
-        money that nobody here knows of. The same line again finds its journal. NotFound, Conflict, BadFile."""
+        money that nobody here knows of, `release` takes back what was posted for the line before it became known. The same
+        line again finds its journal. NotFound, Conflict, BadFile."""
         if not reason.strip():
             raise Conflict("A repair needs its reason.", code="reason_missing")
         async with self._repository.lines(provider) as lines:
@@ -136,6 +138,10 @@ class ReconciliationService:
     async def _post(
         self, provider: str, line: ComparedLine, repair: RepairKind, reason: str, admin_id: UUID
     ) -> Repaired:
+        known_charge = repair is RepairKind.FEE and line.kind == LineKind.FEE and line.attempt_id is not None
+        if known_charge and await self._repository.repair_of(provider, line.key, RepairKind.RELEASE) is not None:
+            # What was posted for the charge alone, and taken back, is no repair of what it is about.
+            line = replace(line, key=f"{line.key}:known")
         known = await self._repository.repair_of(provider, line.key, repair)
         amount = _amount_of(line, repair)
         if known is not None:
@@ -147,7 +153,10 @@ class ReconciliationService:
             raise Conflict(f"Line {line.number} has no difference of fees.", code="nothing_to_repair")
         if repair is RepairKind.SUSPENSE and (DifferenceKind.MISSING_HERE not in wrong or line.attempt_id is not None):
             raise Conflict(f"The money of line {line.number} is not missing here.", code="nothing_to_repair")
-        written = _repair(provider, line, repair, reason, admin_id)
+        if repair is RepairKind.RELEASE and DifferenceKind.DUPLICATE not in wrong:
+            raise Conflict(f"Nothing was posted twice for line {line.number}.", code="nothing_to_repair")
+        alone = await self._repository.posted_for(provider, line.key) if repair is RepairKind.RELEASE else []
+        written = _repair(provider, line, repair, reason, admin_id, alone)
         event = self._event(written, amount, line.currency)
         journal_id = await self._repository.post(written, event, line.posted_fee_minor)
         if journal_id is not None:
@@ -256,8 +265,7 @@ def differences(line: ComparedLine) -> Iterator[Difference]:
 
 def _attempt_differs(line: ComparedLine) -> Iterator[Difference]:
     if line.repaired_minor is not None:
-        # It became known after somebody had put it into suspense: it stands in the ledger twice.
-        yield _difference(DifferenceKind.DUPLICATE, line, "posted, and repaired", "once")
+        yield _twice(line)
     if not _same_status(line):
         yield _difference(DifferenceKind.STATUS, line, _our_status(line), line.raw_status or line.status)
     elif line.status in (LineStatus.SUCCEEDED, LineStatus.REVERSED) and line.kind in (
@@ -268,8 +276,15 @@ def _attempt_differs(line: ComparedLine) -> Iterator[Difference]:
         yield from _money_differs(line)
 
 
+def _twice(line: ComparedLine) -> Difference:
+    """It became known after somebody had posted a repair for it: what it is about is in the ledger, or will be, beside that."""
+    return _difference(DifferenceKind.DUPLICATE, line, "posted, and repaired", "once")
+
+
 def _charge(line: ComparedLine) -> Iterator[Difference]:
     """A fee in a line of its own."""
+    if line.attempt_id is not None and line.repaired_minor is not None:
+        yield _twice(line)
     if line.status in (LineStatus.FAILED, LineStatus.PENDING) or line.told_above:
         return
     if line.attempt_id is not None:
@@ -366,17 +381,24 @@ def _money(minor: int, currency: str) -> str:
 
 
 def _amount_of(line: ComparedLine, repair: RepairKind) -> int:
-    """Minor units that a repair is about: the fee that lacks, or what came (went, if negative)."""
+    """Minor units that a repair is about: the fee that lacks, what came (went, if negative), or what is taken back of that."""
+    if repair is RepairKind.RELEASE:
+        return -(line.repaired_minor or 0)
     if repair is RepairKind.SUSPENSE:
-        return -line.amount_minor if line.kind in OUTWARD else line.amount_minor
+        out = line.kind in OUTWARD and line.status != LineStatus.REVERSED  # a refund or a payout that came back came
+        return -line.amount_minor if out else line.amount_minor
     if line.attempt_id is None:
         return line.amount_minor
     return (line.fee_minor or 0) - (line.posted_fee_minor or 0)
 
 
-def _repair(provider: str, line: ComparedLine, repair: RepairKind, reason: str, admin_id: UUID) -> Repair:
+def _repair(
+    provider: str, line: ComparedLine, repair: RepairKind, reason: str, admin_id: UUID, alone: Sequence[journals.Line]
+) -> Repair:
     source_id = uuid5(_NAMESPACE, f"{provider}|{line.key}")
     amount = _amount_of(line, repair)
+    if repair is RepairKind.RELEASE:
+        return Repair(journals.explained(source_id, alone), provider, line.key, None, reason, admin_id)
     if repair is RepairKind.FEE:
         owner = line.user_id or admin_id
         journal = journals.missing_fee(source_id, provider, owner, line.transaction_id, amount, line.currency)
