@@ -175,7 +175,8 @@ def house_settings(database_url: str, redis_url: str, amqp_url: str, **changes: 
         "check_schedule_seconds": (20, 30, 60, 120, 300, 900, 3_600),
         "provider_checks_per_minute": 1_000_000,
         "database_pool_size": 8,
-        "database_pool_overflow": 24,
+        # Four test processes share the hundred connections of a PostgreSQL as it comes.
+        "database_pool_overflow": 8,
         "spool_poll_seconds": 0.2,
         "provider_timeout_seconds": 5.0,
         "socket_catch_up_seconds": 0.5,

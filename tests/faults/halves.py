@@ -48,5 +48,5 @@ async def assert_paid_once(cluster: Cluster, ada: Merchant, payment_id: str) -> 
     charges = await cluster.charges(attempt["provider"], attempt["reference"])
     assert (charges["submissions"], charges["charges"]) == (1, 1)
     assert charges["money_taken_minor"] > 0
-    await cluster.until_messages_are()
+    await cluster.until_waiting()
     assert await cluster.count("dead_letters") == 0

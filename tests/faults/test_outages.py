@@ -85,7 +85,7 @@ class Traffic:
         assert len(postings) == len(ids)
         assert all((row["journals"], row["balance"]) == (1, 0) for row in postings)
         # Nothing is left behind: not in the broker, not in the spool, not on the ladder, not among the dead.
-        await self.cluster.until_messages_are()
+        await self.cluster.until_waiting()
         assert await self.cluster.count("dead_letters") == 0
 
     async def assert_nothing_was_missed(self) -> None:

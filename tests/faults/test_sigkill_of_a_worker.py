@@ -17,7 +17,7 @@ async def killed_worker(cluster: Cluster, ada: Merchant, provider: str, point: s
     await cluster.act(provider, attempt["reference"])
     [delivery] = await cluster.deliveries(provider, attempt["reference"])
     assert delivery["status_codes"] == [200]
-    await cluster.until_messages_are(webhooks=1)
+    await cluster.until_waiting(webhooks=1)
 
     dying = await cluster.worker(f"dying-{point}-{provider}", dies=point)
     assert await dying.died() == KILLED
@@ -27,14 +27,14 @@ async def killed_worker(cluster: Cluster, ada: Merchant, provider: str, point: s
     assert half["events"] == WHOLE_LIFE
     assert half["journals"] == 1
     # Not acknowledged, so the broker has it again.
-    await cluster.until_messages_are(webhooks=1)
+    await cluster.until_waiting(webhooks=1)
     return payment["id"], half
 
 
 async def finished_by_another(cluster: Cluster, ada: Merchant, payment_id: str, watcher: Watcher) -> None:
     ordinary = await cluster.worker("ordinary")
     try:
-        await cluster.until_messages_are()
+        await cluster.until_waiting()
         await watcher.until("payment.completed")
         await assert_paid_once(cluster, ada, payment_id)
     finally:

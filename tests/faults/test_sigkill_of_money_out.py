@@ -110,11 +110,11 @@ async def test_a_worker_killed_before_it_acknowledged_has_ended_the_hold_once(
     assert (ordered.status_code, ordered.json()["status"]) == (201, "processing"), ordered.text
     reference = (await half_state(cluster, ada, order.kind))["attempts"][0]["reference"]
     await cluster.act(order.provider, reference, action)
-    await cluster.until_messages_are(webhooks=1)
+    await cluster.until_waiting(webhooks=1)
 
     dying = await cluster.worker(f"dying-{order.kind}-{point}", dies=point)
     assert await dying.died() == KILLED
-    await cluster.until_messages_are(webhooks=1)
+    await cluster.until_waiting(webhooks=1)
     half = await assert_ended_once(cluster, services, ada, order, action)
 
     async with watching(watch_merchant(ada, cluster.node.url)) as watcher, cluster.published(f"user:{ada.id}") as heard:
@@ -248,7 +248,7 @@ async def work_off(cluster: Cluster, services: Services, worker: Worker) -> None
         before = webhooks_ended(services)
         async with working(worker):
             await eventually(lambda before=before: webhooks_ended(services) > before, what="the end of a webhook")
-            await cluster.until_messages_are()
+            await cluster.until_waiting()
     assert await cluster.count("dead_letters") == 0
 
 

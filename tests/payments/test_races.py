@@ -29,7 +29,7 @@ SILENT = {"paystack": "5009.05", "stripe": "19.05", "mpesa": "1905"}
 async def quiet(urls: Urls) -> AsyncIterator[House]:
     """No timer of its own: the tests run it when they want. Webhooks are worked on as always."""
     async with running_house(
-        urls, amqp_url="", timer_interval_seconds=3_600, spool_poll_seconds=0.05, database_pool_overflow=40
+        urls, amqp_url="", timer_interval_seconds=3_600, spool_poll_seconds=0.05, database_pool_overflow=20
     ) as house:
         yield house
 

@@ -103,7 +103,7 @@ async def test_a_retry_comes_back_after_its_delay_with_one_attempt_more(bench: B
         began = loop.time()
         await consumer.retry(delivery, SHORT, "provider timeout")
         (again,) = await bench.take(consumer, 1)
-        assert SHORT * 0.9 <= loop.time() - began <= SHORT + 2
+        assert loop.time() - began >= SHORT * 0.9
         assert again.message == Message(sent.id, sent.body, sent.headers, attempt=1)
         assert again.redelivered is False
         assert again.reason == "provider timeout"

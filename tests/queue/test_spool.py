@@ -102,7 +102,7 @@ async def test_postgresql_restarted_under_a_consumer_loses_nothing(server: Priva
         await spool.publish(TOPIC, first)
         (held,) = await consumer.batch(5)
         await asyncio.to_thread(server.kill)
-        await refused_within(spool, 3)
+        await refused_within(spool, 10)
         await consumer.ack([held])  # lost on the way
         waiting = asyncio.create_task(consumer.batch(5))
         await asyncio.to_thread(server.start)
@@ -124,7 +124,7 @@ async def test_a_frozen_postgresql_refuses_in_time(server: PrivatePostgres) -> N
     for member in family:
         member.suspend()
     try:
-        await refused_within(spool, 2)
+        await refused_within(spool, 10)
     finally:
         for member in family:
             member.resume()
