@@ -344,13 +344,18 @@ async def _idle(house: House) -> bool:
     return rows[0]["many"] == 0 and await house.services.dead_letters.count(WEBHOOKS) == 0
 
 
+async def completed_by_query(desk: House, ada: Merchant) -> dict[str, Any]:
+    """A prompt that was paid and whose callback never came: nobody has told its receipt."""
+    payment = await waiting(desk, ada, "mpesa")
+    await desk.act("mpesa", attempt_of(payment)["provider_references"][0], "pay")
+    await ada.post(f"/payments/{payment['id']}/verify", key=str(uuid4()))
+    return payment
+
+
 async def test_a_payment_completed_by_query_learns_its_receipt_from_the_confirmation(desk: House) -> None:
     await desk.merchant(admin=True)
     ada = await desk.merchant()
-    payment = await waiting(desk, ada, "mpesa")
-    attempt = attempt_of(payment)
-    await desk.act("mpesa", attempt["provider_references"][0], "pay")
-    await ada.post(f"/payments/{payment['id']}/verify", key=str(uuid4()))
+    payment = await completed_by_query(desk, ada)
     assert attempt_of(await ada.payment(payment["id"]))["receipt"] is None
     assert (await work(desk, confirmation("SKC0000013", 250, account_of(payment)))).ending is Ending.DONE
     await assert_completed_once(desk, ada, payment["id"], "SKC0000013")
@@ -397,6 +402,18 @@ async def test_a_second_payment_for_a_paid_order_is_recorded_beside_it_for_the_s
     assert (row["receipt"], row["user_id"], row["status"]) == ("SKC0000016", ada.id, "under_review")
     assert (await ada.payment(payment["id"]))["status"] == "completed"
     assert await books(desk) == {"provider_clearing:mpesa": 50_000, "sales": -25_000, "suspense": -25_000}
+
+
+async def test_another_amount_for_an_order_that_was_paid_is_other_money(desk: House) -> None:
+    """Of an order that a query completed no receipt is known, but its amount is."""
+    await desk.merchant(admin=True)
+    ada = await desk.merchant()
+    payment = await completed_by_query(desk, ada)
+    assert (await work(desk, confirmation("SKC0000018", 100, account_of(payment)))).ending is Ending.DONE
+    assert (await work(desk, confirmation("SKC0000017", 250, account_of(payment)))).ending is Ending.DONE
+    assert attempt_of(await ada.payment(payment["id"]))["receipt"] == "SKC0000017"
+    assert [(row["receipt"], row["amount_minor"]) for row in await unordered(desk)] == [("SKC0000018", 10_000)]
+    assert await books(desk) == {"provider_clearing:mpesa": 35_000, "sales": -25_000, "suspense": -10_000}
 
 
 async def test_an_account_is_found_by_an_index(desk: House) -> None:

@@ -391,6 +391,18 @@ async def test_a_source_that_keeps_failing_is_slowed_down_and_a_proven_webhook_n
         assert len(await refusals(house)) == 4
 
 
+async def test_a_source_whose_webhooks_nobody_signs_is_slowed_down(urls: Urls) -> None:
+    """VTPass signs nothing, so anybody could fill the queue and the database with what looks like its callbacks."""
+    async with running_house(urls, worker=False, amqp_url="", refused_webhooks_per_minute=3) as house:
+        anybody, other = from_address(house, "203.0.113.7"), from_address(house, "203.0.113.8")
+        answers = [await anybody.post("/api/v1/webhooks/vtpass", content=b"{}") for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+        assert answers[-1].json()["code"] == "rate_limited"
+        assert await knock(anybody, signature="00") == 401
+        assert await knock(anybody) == 200
+        assert (await other.post("/api/v1/webhooks/vtpass", content=b"{}")).status_code == 200
+
+
 async def test_a_neighbourhood_of_ipv6_addresses_is_one_source(urls: Urls) -> None:
     async with running_house(urls, worker=False, amqp_url="", refused_webhooks_per_minute=2) as house:
         statuses = [await knock(from_address(house, f"2001:db8:1:2::{n}"), signature="00") for n in range(1, 5)]

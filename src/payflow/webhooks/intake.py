@@ -77,8 +77,9 @@ class Intake:
     async def receive(self, arrival: Arrival) -> bytes:
         """The body that the provider wants to read with its 200.
 
-        NotFound for an unknown provider, NotAuthenticated when the origin is not proven (RateLimited when that happens too
-        often from one address; a proven webhook is never limited), Unavailable when it could be made durable nowhere.
+        NotFound for an unknown provider, NotAuthenticated when the origin is not proven. RateLimited when that happens too
+        often from one address, or when what is let in without proof comes too often from one; a proven webhook is never
+        limited. Unavailable when it could be made durable nowhere.
         """
         provider = self._registry.by_path(arrival.path_name)
         if provider is None or not isinstance(provider, ReceivesWebhooks):
@@ -91,6 +92,8 @@ class Intake:
             if answer is not None:
                 return answer
             attempt_id, trust = await self._prove(provider, arrival, request)
+            if trust is Trust.CONFIRM and attempt_id is None:
+                await self._limit("webhooks-unproven", arrival)
         except WebhookRefused as refusal:
             await self._refuse(name, refusal.reason, arrival)
             raise NotAuthenticated("The webhook does not prove its origin.", code="webhook_refused") from None
@@ -168,8 +171,11 @@ class Intake:
     async def _refuse(self, provider: str, reason: str, arrival: Arrival) -> None:
         self._metrics.count(provider, "refused")
         log.warning("webhook.refused", provider=provider, reason=reason, address=arrival.address)
-        source = household(arrival.address or "unknown")
-        state = await self._limiter.hit("webhooks-refused", source, self._refused_per_minute)
+        await self._limit("webhooks-refused", arrival)
+        await self._record_refusal(provider, reason, arrival.address, arrival.correlation_id)
+
+    async def _limit(self, group: str, arrival: Arrival) -> None:
+        """RateLimited: whoever proves nothing may not fill the queue, the database and the log."""
+        state = await self._limiter.hit(group, household(arrival.address or "unknown"), self._refused_per_minute)
         if not state.allowed:
             raise RateLimited("Too many webhooks without proof of origin.", retry_after=state.reset_seconds)
-        await self._record_refusal(provider, reason, arrival.address, arrival.correlation_id)

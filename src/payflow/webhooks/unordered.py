@@ -86,7 +86,7 @@ class UnorderedPayments:
         """Money for an order of ours. None when it is other money than the order's."""
         if attempt.receipt == result.receipt:
             return DUPLICATE
-        if attempt.receipt is not None:
+        if attempt.receipt is not None or (attempt.status in MONEY_SEEN and attempt.paid != result.paid):
             return None
         # The answer binds what this adds to it, by the order's own session.
         hint = replace(result, provider_references=attempt.provider_references)
