@@ -168,6 +168,10 @@ async def test_a_field_that_is_missing_is_named(shop: House, ada: Merchant, fiel
     "url",
     [
         "javascript:alert(1)",
+        " https://shop.example/return",
+        "https://sh op.example/return",
+        "https://shop.example/return\u2003",
+        "https://evil.example\\.shop.example/return",
         "JAVASCRIPT://x/%0aalert(1)",
         "data:text/html,x",
         "http://shop.example/return",

@@ -125,6 +125,26 @@ async def test_who_asks_does_not_approve(shop: House, admin: Merchant) -> None:
     await until(admin, started["id"], "completed")
 
 
+async def test_who_asked_does_not_resolve_what_took_a_second_person(
+    shop: House, admin: Merchant, clock: MovableClock
+) -> None:
+    await fill(shop, admin, FULL)
+    other = await shop.merchant(admin=True)
+    await shop.outcome("paystack", "silent", operation="payout", times=2)
+    large, small = await began(admin, amount=LARGE), await began(admin)
+    await other.post(f"/wallet/withdrawals/{large['id']}/approve", key="k", json=REASON)
+    clock.ahead += timedelta(days=3)
+    await check_due(shop.services)
+    decision = {"outcome": "failed", "reason": "Never came."}
+    own = await admin.post(f"/wallet/withdrawals/{large['id']}/resolve", key="k", json=decision)
+    assert (own.status_code, own.json()["code"]) == (403, "own_withdrawal")
+    assert (await whole(admin, large["id"]))["status"] == "under_review"
+    for who, started in ((other, large), (admin, small)):  # the small one needed nobody else
+        decided = await who.post(f"/wallet/withdrawals/{started['id']}/resolve", key="k", json=decision)
+        assert (decided.status_code, decided.json()["status"]) == (200, "failed")
+    assert await purse(shop, admin) == (FULL, 0)
+
+
 async def test_of_two_admins_at_once_one_wins(shop: House, ada: Merchant, admin: Merchant) -> None:
     second = await shop.merchant(admin=True)
     for number, words in enumerate([("approve", "approve"), ("approve", "reject")]):

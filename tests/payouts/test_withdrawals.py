@@ -8,11 +8,13 @@ from uuid import UUID
 import httpx
 import pytest
 
-from payflow.events.types import Origin
+from payflow.events.types import Actor, Origin
 from payflow.gateway.contract import Result, Verdict
 from payflow.idempotency.repository import KeyScope
 from payflow.payments.schemas import InitializePayment
+from payflow.transactions.aggregate import Source
 from payflow.transactions.lifecycle import Kind
+from payflow.transactions.service import Answer
 from tests.house import PAYSTACK, House, Merchant, Urls, eventually, running_house
 from tests.openapi.document import as_documented
 from tests.payouts.till import (
@@ -127,8 +129,14 @@ async def test_a_lost_answer_keeps_the_hold_until_it_is_known(shop: House, ada: 
 
 @pytest.mark.parametrize("provider", ["paystack", "flutterwave", "moniepoint"])
 async def test_what_comes_back_later_is_the_owners_again(shop: House, ada: Merchant, provider: str) -> None:
-    await shop.outcome(provider, "late_failure", operation="payout", times=1)
-    started = await began(ada, provider)
+    if provider == "flutterwave":
+        # Its webhooks are hints: were it sent back before the first was looked into, it would only have failed.
+        started = await began(ada, provider)
+        done = await until(ada, started["id"], "completed")
+        assert (await shop.act(provider, done["attempts"][0]["reference"], "reverse")).is_success
+    else:
+        await shop.outcome(provider, "late_failure", operation="payout", times=1)
+        started = await began(ada, provider)
     back = await until(ada, started["id"], "reversed")
     assert story(back)[-2:] == ["withdrawal.reversed", "wallet.credited"]
     assert as_documented(back["timeline"])
@@ -183,6 +191,15 @@ async def test_the_merchants_code_is_passed_on_by_an_admin(shop: House, ada: Mer
     assert other.status_code == 404
 
 
+async def test_what_waits_for_the_providers_own_approval_is_with_the_provider(shop: House, ada: Merchant) -> None:
+    """Flutterwave's dashboard can ask for one. Nobody here can give it, and it is not `pending`: it was sent."""
+    await shop.outcome("flutterwave", "needs_otp", operation="payout", times=1)
+    started = await began(ada, "flutterwave")
+    assert (started["status"], started["next_action"]) == ("processing", None)
+    done = await until(ada, started["id"], "completed")
+    assert story(done).count("wallet.debited") == 1
+
+
 async def test_an_answer_that_never_comes_is_put_before_a_person_with_the_hold_kept(urls: Urls) -> None:
     clock = MovableClock()
     month = 30 * 86_400  # a token that outlives the wait
@@ -232,15 +249,35 @@ async def test_what_went_out_after_all_and_is_no_longer_there_is_owed(shop: Hous
     decision = {"outcome": "completed", "reason": "It did arrive."}
     await admin.post(f"/wallet/withdrawals/{started['id']}/resolve", key="k", json=decision)
     assert await purse(shop, ada) == (0, 0)
-    owed = await shop.rows(
+    assert await owed(shop, ada) == 100_000
+    assert (await withdraw(ada, amount="1.00")).json()["code"] == "wallet_frozen"
+    # It comes back after all: the wallet gets what it had paid, and the debt ends.
+    attempt = (await whole(ada, started["id"]))["attempts"][0]
+    back = Result(Verdict.REVERSED, reference=attempt["reference"])
+    for _ in range(2):
+        await shop.services.transactions.settle(
+            Answer(UUID(attempt["id"]), back, Source.WEBHOOK, Origin(Actor.PROVIDER))
+        )
+    stands = await whole(ada, started["id"])
+    told = [
+        event["data"].get("wallet_amount_minor") for event in stands["timeline"] if event["type"].startswith("wallet.")
+    ]
+    assert (stands["status"], story(stands)[-2:]) == ("reversed", ["withdrawal.reversed", "wallet.credited"])
+    assert told[-3:] == [50_000, None, 50_000]  # debited, frozen, credited
+    assert (await purse(shop, ada), await owed(shop, ada)) == ((50_000, 0), 0)
+    await audit(shop)
+
+
+async def owed(shop: House, merchant: Merchant) -> int:
+    rows = await shop.rows(
         """
-        SELECT sum(e.amount_minor)::bigint AS minor FROM ledger_entries e JOIN ledger_accounts a ON a.id = e.account_id
+        SELECT coalesce(sum(e.amount_minor), 0)::bigint AS minor
+        FROM ledger_entries e JOIN ledger_accounts a ON a.id = e.account_id
         WHERE a.user_id = $1::uuid AND a.code = 'receivable'
         """,
-        ada.id,
+        merchant.id,
     )
-    assert owed[0]["minor"] == 100_000
-    assert (await withdraw(ada, amount="1.00")).json()["code"] == "wallet_frozen"
+    return int(rows[0]["minor"])
 
 
 async def failed_then_sent(shop: House, ada: Merchant) -> dict[str, Any]:

@@ -366,6 +366,12 @@ ACCOUNT_REFERENCE_LENGTH = 12
 """Where a customer can type which account a payment is for, an order's account is the end of its reference, so long."""
 
 
+def account_of(typed: str) -> str | None:
+    """The order's account that was typed, in any case and with any signs between; None if it cannot be one of ours."""
+    account = "".join(sign for sign in typed.lower() if sign.isascii() and sign.isalnum())
+    return account if len(account) == ACCOUNT_REFERENCE_LENGTH else None
+
+
 @dataclass(frozen=True, slots=True)
 class ValidationRequest:
     """A payment that the provider asks about before it takes the money. `reference` is what the payer typed, perhaps nothing."""

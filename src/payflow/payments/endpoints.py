@@ -239,10 +239,17 @@ def refunds_router(
         The answer is 201 with the refund's status, also when the provider refused it (`failed`, with `failure.code`).
         Most refunds are `processing` first; how they end comes as `refund.completed` or `refund.failed`. What is on its
         way counts as given back. Where a provider cannot do it over its API, the 409 names what to do instead.
+        What was paid into a wallet is taken out of it, which needs `wallet:write` too.
         """
         scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
         reply = await refunds.refund(
-            payment_id, owner_of(principal), body, scope, origin_of(request), instance=request.url.path
+            payment_id,
+            owner_of(principal),
+            body,
+            scope,
+            origin_of(request),
+            instance=request.url.path,
+            from_wallet=principal.may("wallet:write"),
         )
         return reply_answer(reply, location=True)
 

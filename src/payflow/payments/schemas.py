@@ -16,6 +16,8 @@ from payflow.web.schemas import PLAIN_TEXT, TRIMMED_TEXT, RequestModel
 
 def _return_url(value: str) -> str:
     """https, or http for localhost while developing; never a scheme that runs code in the customer's browser."""
+    if any(character.isspace() or character == "\\" for character in value):  # `urlsplit` overlooks some of them
+        raise ValueError("This is not a URL.")
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
@@ -189,7 +191,9 @@ class RefundPayment(RequestModel):
     amount: Amount | None = Field(default=None, description="In major units; without it, all that is left.")
     reason: Text | None = Field(default=None, description="Yours; given to the provider where it takes one.")
     attempt_reference: Annotated[str, StringConstraints(pattern=r"^att[0-9a-z]{26}$")] | None = Field(
-        default=None, description="Only for a second payment of the same: the `reference` of the attempt to give back."
+        default=None,
+        description="Only for money in suspense, such as a second payment of the same, or what was rejected in review: the "
+        "`reference` of the attempt to give back.",
     )
 
 

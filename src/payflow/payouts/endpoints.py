@@ -28,7 +28,7 @@ from payflow.payouts.schemas import (
     Withdraw,
     WithdrawalDetail,
 )
-from payflow.payouts.service import WithdrawalService
+from payflow.payouts.service import OWN, WithdrawalService
 from payflow.transactions.endpoints import (
     KEY_DOCUMENTED,
     KEY_PROBLEMS,
@@ -58,7 +58,7 @@ WITHDRAW_RESPONSES: dict[int | str, dict[str, Any]] = {
     **problem_responses(400, 401, 403, 409, 413, 422, 429, 502, 503, errors=[*KEY_PROBLEMS, *_REFUSED]),
 }
 _NOT_WAITING = Conflict("This withdrawal was approved already.", code="not_awaiting_approval")
-_OWN = Forbidden("Who asked for a withdrawal does not decide about it.", code="own_withdrawal")
+_OWN = Forbidden(OWN, code="own_withdrawal")
 _LOOKUP_FAILED = Invalid("Could not resolve account name. Check parameters or try again.", code="lookup_failed")
 
 
@@ -226,6 +226,7 @@ def withdrawals_router(
             errors=[
                 *KEY_PROBLEMS,
                 Conflict("Only a transaction that is under_review can be resolved.", code="not_under_review"),
+                _OWN,
             ],
         ),
         openapi_extra=KEY_DOCUMENTED,
@@ -233,9 +234,10 @@ def withdrawals_router(
     async def resolve_withdrawal(
         request: Request, withdrawal_id: UUID, body: ResolveWithdrawal, principal: Annotated[Principal, Depends(admin)]
     ) -> Response:
-        """For administrators: whether the money went. `completed` takes it from the wallet, else the owner has it back."""
+        """For administrators: whether the money went. `completed` takes it from the wallet, else the owner has it back.
+        What needed approval is not decided by who asked for it."""
         scope = scope_of(request, principal)
-        return reply_answer(await withdrawals.resolve(withdrawal_id, body, scope, origin_of(request)))
+        return reply_answer(await withdrawals.resolve(withdrawal_id, principal.id, body, scope, origin_of(request)))
 
     return router
 

@@ -50,6 +50,7 @@ from payflow.transactions.views import detail_json, transaction_json
 log = get_logger(__name__)
 
 FOLDER = "wallet/withdrawals"
+OWN = "Who asked for a withdrawal does not decide about it."
 A_DAY = timedelta(hours=24)
 # What waits for approval was never sent: no provider may be asked about it, and nothing makes it end. An open transaction
 # always has a time to be asked about, so this one lies beyond any wait; the approval puts the real one in its place.
@@ -242,9 +243,14 @@ class WithdrawalService:
         await self._transactions.publish(unit.events, [cached])
         return Reply(200, kept.body, transaction_id=withdrawal_id)
 
-    async def resolve(self, withdrawal_id: UUID, body: ResolveWithdrawal, scope: KeyScope, origin: Origin) -> Reply:
-        """An operator's decision about a withdrawal under review, which ends its hold. Conflict `not_under_review`."""
-        await self._own(withdrawal_id, None)
+    async def resolve(
+        self, withdrawal_id: UUID, decider: UUID, body: ResolveWithdrawal, scope: KeyScope, origin: Origin
+    ) -> Reply:
+        """An operator's decision about a withdrawal under review, which ends its hold. Conflict `not_under_review`;
+        Forbidden for who asked for it, where it took a second person to let it go."""
+        transaction, _ = await self._own(withdrawal_id, None)
+        if transaction.user_id == decider and await self._repository.approval(withdrawal_id) is not None:
+            raise Forbidden(OWN, code="own_withdrawal")
         outcome = Status(body.outcome)
         return await self._resolutions.resolve(withdrawal_id, outcome, body.reason, scope, body.model_dump(), origin)
 
@@ -447,7 +453,7 @@ class WithdrawalService:
             state = "needs no approval" if approval is None else f"was {approval.decision} already"
             raise Conflict(f"This withdrawal {state}.", code="not_awaiting_approval")
         if approval.requested_by == decider:
-            raise Forbidden("Who asked for a withdrawal does not decide about it.", code="own_withdrawal")
+            raise Forbidden(OWN, code="own_withdrawal")
         await sql.decide(connection, withdrawal_id, decider, decision, reason, now)
 
     async def _payer_of(self, attempt: Attempt) -> Payer:
