@@ -22,14 +22,14 @@ from payflow.ledger.books import Books
 from payflow.ledger.journals import Line, Reversals, account_id
 from payflow.ledger.repository import Accounts, balance_at
 from payflow.transactions import repository as sql
-from payflow.transactions.aggregate import Attempt, AttemptStatus, Refund, Source, Transaction, Unit
+from payflow.transactions.aggregate import Attempt, AttemptStatus, Refund, RefundStatus, Source, Transaction, Unit
 from payflow.transactions.books.repository import BooksRepository
 from payflow.transactions.books.service import BooksBroken, BooksService, CheckRunning
 from payflow.transactions.lifecycle import Cause, Kind, Status
 from payflow.transactions.outgoing import open_outgoing
 from payflow.transactions.refunds import routing_of
 from payflow.transactions.service import Answer, Transactions
-from payflow.transactions.settle import resolve_review, settle
+from payflow.transactions.settle import expire, resolve_review, settle
 from tests.house import House, Urls
 from tests.ledger.test_books_machine import NO, PROVIDER, Silent, add_users
 from tests.services import create_database, drop_database
@@ -180,6 +180,10 @@ LIES = {
         {"hold_of_transaction"},
     ),
     "a funding called failed": ("UPDATE transactions SET status = 'failed' WHERE kind = 'funding'", {"owned"}),
+    "a paid funding called open": (
+        "UPDATE transactions SET status = 'processing', next_check_at = now() WHERE kind = 'funding'",
+        {"owned"},
+    ),
     "a payment forgotten by its attempt": (
         "UPDATE attempts SET status = 'declined' WHERE operation = 'collect'",
         {"collected", "paid"},
@@ -377,6 +381,49 @@ async def test_money_that_went_after_its_hold_was_released_is_taken_from_the_wal
         owed = await balance_at(connection, account_id("receivable", books.user, "NGN"))
         status = await connection.fetchval("SELECT status FROM wallets WHERE user_id = $1", books.user)
     assert (await books.wallet(), owed, status) == ((0, 4_000), 1_500, "frozen")
+    assert await books.breaks() == set()
+
+
+async def test_money_that_went_after_a_person_had_called_it_reversed_is_decided_again(books: Told) -> None:
+    transaction, attempt = await books.withdraw(2_500)
+    async with books.database.transaction() as connection:
+        await books.transactions.change(
+            connection, transaction.id, None, lambda unit: expire(unit, first(unit), utc_now(), proven_unpaid=False)
+        )
+    await books.transactions.resolve(transaction.id, Status.REVERSED, "it did not arrive", PROVIDER)
+    assert await books.wallet() == (3_000, 2_000)
+    late = await books.settle(attempt, Verdict.COMPLETED)
+    assert late.transaction.status is Status.UNDER_REVIEW
+    assert await books.breaks() == set()
+    await books.transactions.resolve(transaction.id, Status.COMPLETED, "the bank shows it", PROVIDER)
+    assert await books.wallet() == (500, 2_000)
+    assert await books.breaks() == set()
+
+
+async def test_a_refund_that_went_after_its_hold_was_released_is_a_persons_to_decide(books: Told) -> None:
+    transaction, paid = await books.fund(2_500)
+    now = utc_now()
+
+    def build(unit: Unit) -> tuple[Refund, Attempt, None]:
+        order = replace(unit.attempts[paid.id], id=uuid7(), number=2, operation=Operation.REFUND, paid=None)
+        order.reference, order.routing = new_reference("att"), routing_of(unit.attempts[paid.id])
+        about = (uuid7(), transaction.id, books.user, order.id, paid.id, new_reference("ref"))
+        return Refund(*about, paid.amount, now, now, next_check_at=now), order, None
+
+    async with books.database.transaction() as connection:
+        _, refund = await books.transactions.open_refund(connection, transaction.id, build, PROVIDER, Cause.USER)
+    assert refund is not None
+    for verdict, source in ((Verdict.DECLINED, Source.WEBHOOK), (Verdict.COMPLETED, Source.QUERY)):
+        answer = Answer(refund.attempt_id, Result(verdict, requested=paid.amount, failure=NO), source, PROVIDER)
+        unit = await books.transactions.settle(answer)
+    assert (told(unit)[-1], unit.refunds[refund.attempt_id].status) == ("refund.under_review", RefundStatus.FAILED)
+    await books.withdraw(5_000)  # spent meanwhile: 500 of 5500 are left
+    async with books.database.transaction() as connection:
+        about = (transaction.id, refund.id, RefundStatus.COMPLETED, "the bank shows it", PROVIDER)
+        _, decided = await books.transactions.resolve_refund(connection, *about)
+    async with books.database.raw() as connection:
+        owed = await balance_at(connection, account_id("receivable", books.user, "NGN"))
+    assert (decided.status, await books.wallet(), owed) == (RefundStatus.COMPLETED, (0, 7_000), 2_000)
     assert await books.breaks() == set()
 
 

@@ -358,6 +358,31 @@ async def test_a_second_payment_goes_back_from_suspense_as_a_whole(shop: House, 
     assert (whole.status_code, whole.json()["amount"]) == (201, AMOUNT)
 
 
+@pytest.mark.parametrize(("amount", "other"), [("5009.11", "NGN"), ("5009.12", "USD")])
+async def test_what_was_rejected_in_review_goes_back_from_suspense(
+    shop: House, ada: Merchant, amount: str, other: str
+) -> None:
+    """Another amount, or another currency, was paid."""
+    payment = await shop.until(ada, (await ada.pay(amount=amount))["id"], "under_review")
+    came = payment["attempts"][0]
+    assert came["paid_currency"] == other
+    early = await refund(ada, payment, attempt_reference=came["reference"])
+    assert (early.status_code, early.json()["code"]) == (409, "not_refundable")
+    admin = await shop.merchant(admin=True)
+    decision = {"outcome": "failed", "reason": "Not what was ordered."}
+    assert (await admin.post(f"/payments/{payment['id']}/resolve", key=str(uuid4()), json=decision)).status_code == 200
+    answer = await refund(ada, payment, attempt_reference=came["reference"])
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["amount_minor"], answer.json()["currency"]) == (came["paid_minor"], other)
+    assert (await ended(ada, payment, answer.json()["id"]))["status"] == "completed"
+    stands = await ada.payment(payment["id"])
+    assert (stands["status"], stands["refunded_minor"], stands["attempts"][0]["status"]) == ("failed", 0, "reversed")
+    assert not any((await books(shop, payment)).values())
+    assert (await admin.get("/books", params={"fresh": "true"})).json()["breaks"] == []
+    again = await refund(ada, payment, attempt_reference=came["reference"])
+    assert (again.status_code, again.json()["code"]) == (409, "already_refunded")
+
+
 async def test_second_payments_go_back_by_themselves_only_where_the_setting_says_so(urls: Urls) -> None:
     simulator = {"customer_delay_seconds": 0.05}
     for wanted in (False, True):
@@ -372,6 +397,18 @@ async def test_second_payments_go_back_by_themselves_only_where_the_setting_says
                 await ended(ada, payment, stands["refunds"][0]["id"])
                 assert (await books(house, payment))["suspense"] == 0
                 assert await refund_duplicates(house.services) == 0
+
+
+async def test_one_that_cannot_go_back_is_not_in_the_way_of_others(urls: Urls) -> None:
+    simulator = {"customer_delay_seconds": 0.05}
+    async with running_house(urls, amqp_url="", simulator=simulator, refund_duplicates=True, timer_batch=1) as house:
+        ada = await house.merchant()
+        _, stays = await paid_twice(house, ada)
+        await house.rows("UPDATE attempts SET provider = 'cpay' WHERE reference = $1", stays)
+        payment, _ = await paid_twice(house, ada)
+        for _ in range(3):
+            await refund_duplicates(house.services)
+        assert len((await ada.payment(payment["id"]))["refunds"]) == 1
 
 
 class Dying(httpx.AsyncBaseTransport):

@@ -32,6 +32,7 @@ MONEY_OUT = {
     "completed": "reversed under_review",
     "failed": "under_review",
     "cancelled": "under_review",
+    "reversed": "under_review",
 }
 PAIRS = list(product(Kind, Status, Status, Cause))
 

@@ -271,6 +271,39 @@ def test_a_provider_that_calls_a_payment_reversed_means_the_refund_that_is_on_it
     assert of.transaction.status is Status.REFUNDED
 
 
+def test_so_does_it_mean_the_refund_that_a_person_has_yet_to_decide() -> None:
+    of = completed_payment()
+    order = refund_of(of)
+    give_up_refund(of, order, context(Source.QUERY))
+    settle(of, first(of), Result(Verdict.REVERSED), context())
+    assert (of.transaction.status, of.journals) == (Status.COMPLETED, [])
+    settle(of, order, answer(Verdict.COMPLETED), context(Source.QUERY))
+    assert of.transaction.status is Status.REFUNDED
+    assert [kind for kind, _ in posted(of)] == ["refunded"]
+
+
+def test_of_a_contested_payment_that_is_being_refunded_a_person_is_told_once() -> None:
+    of = completed_payment()
+    order = refund_of(of)
+    settle(of, first(of), Result(Verdict.DISPUTED), context())
+    for _ in range(2):
+        settle(of, first(of), Result(Verdict.REVERSED), context())
+    told = [event.data.get("reason") for event in of.events if event.type == "payment.under_review"]
+    assert (of.transaction.status, told, of.journals) == (Status.UNDER_REVIEW, ["disputed", "reversed_meanwhile"], [])
+    settle(of, order, answer(Verdict.COMPLETED), context(Source.QUERY))
+    assert [kind for kind, _ in posted(of)] == ["refunded"]
+
+
+def test_a_chargeback_of_a_payment_of_which_a_part_is_on_its_way_back_is_no_refund() -> None:
+    of = completed_payment()
+    order = refund_of(of, PART)
+    settle(of, first(of), Result(Verdict.REVERSED, requested=AMOUNT), context())
+    assert of.transaction.status is Status.REVERSED
+    assert posted(of) == [("reversed", {"sales": 500_000, "provider_clearing:paystack": -500_000})]
+    settle(of, order, answer(Verdict.DECLINED, PART), context())
+    assert len(of.journals) == 1
+
+
 def test_a_review_cannot_end_as_refunded_while_a_refund_is_on_its_way() -> None:
     of = completed_payment()
     refund_of(of)
@@ -301,6 +334,18 @@ def test_a_part_that_is_taken_back_is_put_before_a_person_once() -> None:
     assert of.transaction.status is Status.REVERSED
 
 
+@pytest.mark.parametrize(
+    "result", [Result(Verdict.DISPUTED), Result(Verdict.REVERSED, requested=PART)], ids=["disputed", "a part"]
+)
+def test_after_a_decision_the_next_of_its_kind_is_put_before_a_person_again(result: Result) -> None:
+    of = completed_payment()
+    for _ in range(2):
+        settle(of, first(of), result, context())
+        assert of.transaction.status is Status.UNDER_REVIEW
+        resolve_review(of, list(of.attempts.values()), Status.COMPLETED, "it was looked at", ORIGIN, NOW)
+    assert (of.transaction.status, of.journals) == (Status.COMPLETED, [])
+
+
 def test_a_dispute_lost_won_and_lost_again_posts_each_time_once() -> None:
     of = completed_payment()
     settle(of, first(of), Result(Verdict.DISPUTED), context())
@@ -312,6 +357,11 @@ def test_a_dispute_lost_won_and_lost_again_posts_each_time_once() -> None:
     assert of.transaction.status is Status.REVERSED
     assert [kind for kind, _ in posted(of)] == ["reversed", "reinstated", "reversed_again"]
     assert sum(lines["sales"] for _, lines in posted(of)) == AMOUNT.minor
+    for _ in range(2):
+        settle(of, first(of), Result(Verdict.DISPUTE_WON), context())
+    assert of.transaction.status is Status.COMPLETED
+    assert [kind for kind, _ in posted(of)][3:] == ["reinstated_again"]
+    assert sum(lines["sales"] for _, lines in posted(of)) == 0
 
 
 def test_a_dispute_that_is_won_under_review_is_told_once_and_stays_a_persons_decision() -> None:

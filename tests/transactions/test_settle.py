@@ -513,6 +513,17 @@ def test_the_owner_cancels_what_nobody_has_paid() -> None:
     assert told(of) == ["payment.cancelled"]
 
 
+def test_news_that_the_session_ended_changes_nothing_about_what_the_owner_cancelled() -> None:
+    """Stripe tells a session that we end as expired, perhaps before our answer is read."""
+    of = unit(Status.REQUIRES_ACTION, [AttemptStatus.REQUIRES_ACTION])
+    (attempt,) = of.attempts.values()
+    cancel(of, [attempt], ORIGIN, NOW)
+    settle(of, attempt, Result(Verdict.EXPIRED), context())
+    assert (of.transaction.status, attempt.status) == (Status.CANCELLED, AttemptStatus.CANCELLED)
+    settle(of, attempt, paid(attempt), context())
+    assert of.transaction.status is Status.COMPLETED
+
+
 @pytest.mark.parametrize("status", sorted(set(Status) - {Status.PENDING, Status.REQUIRES_ACTION, Status.CANCELLED}))
 def test_the_owner_cancels_nothing_else(status: Status) -> None:
     of = standing(status)

@@ -183,6 +183,17 @@ async def test_a_refund_made_at_the_provider_of_spent_money_is_owed_too(shop: Ho
     assert await receivable(shop, ada) == 7_345
     assert (await wallet_of(ada, "USD"))["status_reason"] == "refunded_elsewhere"
     assert (await holds(ada))[2] == "active"  # the wallet in naira has nothing to do with it
+    # It fails late, as Stripe's may: the debt ends with what it began with.
+    failing = await shop.simulator.post(f"/_control/charges/stripe/{funding['attempts'][0]['reference']}/refund_fail")
+    assert failing.is_success, failing.text
+
+    async def failed() -> bool:
+        return bool((await ada.payment(funding["id"]))["refunded_minor"] == 0)
+
+    await eventually(failed, seconds=30)
+    assert await holds(ada, "USD") == (5_000, 0, "frozen")
+    assert await receivable(shop, ada) == 0
+    assert story(await ada.payment(funding["id"]))[-2:] == ["wallet.credited", "refund.failed"]
 
 
 async def test_nothing_goes_back_out_of_a_wallet_that_is_not_active(shop: House, ada: Merchant) -> None:
@@ -219,3 +230,34 @@ async def test_two_chargebacks_at_once_of_one_wallet(shop: House, ada: Merchant)
         await shop.until(ada, funding["id"], "reversed", seconds=30)
     assert await holds(ada) == (0, 0, "frozen")
     assert await receivable(shop, ada) == 150_000
+
+
+async def test_a_key_for_payments_alone_takes_nothing_out_of_a_wallet(shop: House, ada: Merchant) -> None:
+    funding = await fund(shop, ada)
+    made = await ada.post("/auth/api-keys", json={"name": "payments", "scopes": ["payments:read", "payments:write"]})
+    key = shop.client(**{"x-api-key": made.json()["key"], "idempotency-key": "k"})
+    refused = await key.post(f"/api/v1/payments/{funding['id']}/refund", json={})
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+    assert (await ada.payment(funding["id"]))["refunds"] == []
+    sale = await ada.pay()
+    await shop.until(ada, sale["id"], "completed")
+    assert (await key.post(f"/api/v1/payments/{sale['id']}/refund", json={})).status_code == 201
+
+
+@pytest.mark.parametrize(("action", "held_then"), [("refund_settle", 0), ("refund_fail", 20_000)])
+async def test_a_dispute_is_lost_while_a_refund_is_in_flight(
+    shop: House, ada: Merchant, action: str, held_then: int
+) -> None:
+    """What was lost is taken at once, and what is held for the refund is not there to be taken."""
+    funding, _ = await in_flight(shop, ada)
+    reference = funding["attempts"][0]["reference"]
+    await shop.act("paystack", reference, "dispute")
+    await shop.until(ada, funding["id"], "under_review", seconds=30)
+    await shop.act("paystack", reference, "dispute_accept")
+    await shop.until(ada, funding["id"], "reversed", seconds=30)
+    assert await holds(ada) == (0, 20_000, "frozen")
+    assert await receivable(shop, ada) == 20_000
+    await act(shop, ada, funding, action, "completed" if action == "refund_settle" else "failed")
+    assert await holds(ada) == (held_then, 0, "frozen")
+    admin = await shop.merchant(admin=True)
+    assert (await admin.get("/books", params={"fresh": "true"})).json()["breaks"] == []

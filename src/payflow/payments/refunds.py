@@ -16,7 +16,7 @@ from uuid import UUID
 import orjson
 
 from payflow.core.clock import Clock
-from payflow.core.errors import Conflict, FieldError, Invalid, NotFound, PayFlowError
+from payflow.core.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, PayFlowError
 from payflow.core.ids import new_reference, uuid7
 from payflow.core.logging import get_logger
 from payflow.core.money import Money, MoneyError
@@ -68,6 +68,7 @@ class RefundService:
         self._callback_urls = callback_urls
         self._clock = clock
         self._seconds = settings.provider_timeout_seconds + PROVIDER_MARGIN_SECONDS
+        self._last_duplicate: UUID | None = None
 
     async def refund(
         self,
@@ -78,15 +79,21 @@ class RefundService:
         origin: Origin,
         *,
         instance: str,
+        from_wallet: bool,
     ) -> Reply:
         """The refund after the provider's answer: completed, processing, or failed with the reason.
 
-        NotFound; Conflict `not_refundable`, `already_refunded`, `refund_unsupported` (which names the alternative) or
+        `from_wallet`: whether the caller may take out of a wallet what was paid into it; Forbidden where not. NotFound;
+        Conflict `not_refundable`, `already_refunded`, `refund_unsupported` (which names the alternative) or
         `refund_exceeds_remaining`; Invalid where the provider cannot give back this amount.
         """
         fingerprint = self._idempotency.fingerprint(body.model_dump())
         digest = self._idempotency.digest(scope)
         transaction, attempts = await self._own(payment_id, user_id)
+        if transaction.kind is Kind.FUNDING and not from_wallet:
+            raise Forbidden(
+                "This takes money from a wallet, and needs the scope wallet:write.", code="insufficient_scope"
+            )
         try:
             paid = await self._paid(transaction, attempts, body.attempt_reference)
             opened = await self._open(transaction, paid, body, scope, fingerprint, digest, origin)
@@ -99,7 +106,9 @@ class RefundService:
         if opened is None:
             replay = await self._replayed(payment_id, scope, fingerprint, digest)
             if replay is None:
-                return await self.refund(payment_id, user_id, body, scope, origin, instance=instance)
+                return await self.refund(
+                    payment_id, user_id, body, scope, origin, instance=instance, from_wallet=from_wallet
+                )
             return replay
         unit, refund = opened
         await self._transactions.publish(unit.events)
@@ -198,8 +207,10 @@ class RefundService:
 
     async def refund_duplicates(self, limit: int) -> int:
         """Give back second payments that nobody has given back yet; how many were tried. For the timer, where the setting
-        says so. One that cannot go back (no refunds over the provider's API) stays in suspense for a person."""
-        found = await self._transactions.repository.duplicates(limit)
+        says so. One that cannot go back (no refunds over the provider's API) stays in suspense for a person, and must not
+        be in the way of others: the next turn begins after those that were tried in this one."""
+        found = await self._transactions.repository.duplicates(limit, self._last_duplicate)
+        self._last_duplicate = found[-1][1] if len(found) == limit else None
         for transaction_id, attempt_id in found:
             with contextlib.suppress(PayFlowError):
                 await self._refund_duplicate(transaction_id, attempt_id)
@@ -212,7 +223,7 @@ class RefundService:
         # The key names the attempt, so that two workers at once give it back once.
         scope = KeyScope("duplicates", "POST", f"/payments/{transaction_id}/refund", suspended.reference)
         origin = Origin(Actor.SYSTEM, correlation_id=transaction.correlation_id)
-        await self.refund(transaction_id, None, body, scope, origin, instance=scope.path)
+        await self.refund(transaction_id, None, body, scope, origin, instance=scope.path, from_wallet=True)
 
     # -- the steps of refund ----------------------------------------------------------------------------------------------
 
@@ -224,7 +235,7 @@ class RefundService:
 
     async def _paid(self, transaction: Transaction, attempts: Sequence[Attempt], named: str | None) -> _Paid:
         if named is not None:
-            return await self._with_provider(_suspended(attempts, named))
+            return await self._with_provider(_suspended(transaction, attempts, named))
         if transaction.status is Status.REFUNDED:
             raise Conflict("All of it has been given back already.", code="already_refunded")
         collected = _collected(attempts)
@@ -395,12 +406,14 @@ def _collected(attempts: Sequence[Attempt]) -> list[Attempt]:
     ]
 
 
-def _suspended(attempts: Sequence[Attempt], reference: str) -> Attempt:
-    """A second payment that lies in suspense beside the one that counts. Conflict for any other attempt."""
+def _suspended(transaction: Transaction, attempts: Sequence[Attempt], reference: str) -> Attempt:
+    """Money that lies in suspense and that nobody decides about any more: a second payment beside the one that counts, or
+    what came to a payment that was rejected in review or taken back. Conflict for any other attempt."""
+    waits = transaction.status is Status.UNDER_REVIEW and not _collected(attempts)
     for attempt in attempts:
         if attempt.reference != reference or attempt.operation is not Operation.COLLECT:
             continue
-        if attempt.status is AttemptStatus.UNDER_REVIEW and attempt.paid and _collected(attempts):
+        if attempt.status is AttemptStatus.UNDER_REVIEW and attempt.paid and not waits:
             return attempt
         if attempt.status is AttemptStatus.REVERSED:
             raise Conflict("All of it has been given back already.", code="already_refunded")

@@ -63,6 +63,10 @@ class Attempt:
     last_checked_at: datetime | None = None
     updated_at: datetime | None = None
 
+    def failed_by(self, *reasons: Failure) -> bool:
+        """Whether its failure is one of these: by the code, which alone is stable."""
+        return self.failure is not None and self.failure.code in [reason.code for reason in reasons]
+
     def query(self) -> Query:
         """What an adapter needs to ask about this attempt."""
         return Query(self.operation, self.reference, self.provider_references, self.amount, self.created_at)
@@ -141,11 +145,11 @@ class Refund:
 class Unit:
     """The changes to one transaction in one database transaction. `base_version` guards the write.
 
-    `refunds` by the id of their attempts: all of the transaction's, wherever a refund is in question; `holds` by what they are
-    for, wherever a wallet is in question, with what it has available and how it stands (`wallet_minor`,
-    `wallet_status`, locked), and `beside`, the units of the
-    same wallet in this database transaction. `reversals` by attempt, wherever one may be made or undone. `freeze` is why the
-    wallet is frozen. `told` and `posted` were written before, see `saved`.
+    `refunds` by the id of their attempts: all of the transaction's, wherever a refund is in question; `holds` by what they
+    are for, wherever a wallet is in question, with what it has available and how it stands (`wallet_minor`, `wallet_status`,
+    locked), and `beside`, the units of the same wallet in this database transaction. `reversals` by attempt, wherever one may
+    be made or undone. `debts` by hold or refund: what the wallet lacked when it went. `freeze` is why the wallet is frozen.
+    `told` and `posted` were written before, see `saved`.
     """
 
     transaction: Transaction
@@ -163,6 +167,7 @@ class Unit:
     wallet_status: str = "active"
     beside: list["Unit"] = field(default_factory=list)
     reversals: dict[UUID, Reversals] = field(default_factory=dict)
+    debts: dict[UUID, int] = field(default_factory=dict)
     freeze: str | None = None
     dirty: bool = False
     told: list[Event] = field(default_factory=list)

@@ -30,12 +30,9 @@ def follow(unit: Unit, before: Status, attempt: Attempt, cause: Cause, origin: O
     hold, status = unit.holds.get(unit.transaction.id), unit.transaction.status
     if hold is None or status is before:
         return
-    if hold.status is HoldStatus.HELD and status is Status.COMPLETED:
+    if hold.status is not HoldStatus.CAPTURED and not hold.gone and status is Status.COMPLETED:
         fee = None if attempt.fee_minor is None else Money(attempt.fee_minor, hold.amount.currency)
         capture(unit, hold, attempt.provider, fee, cause, origin, now)
-    elif hold.status is HoldStatus.RELEASED and not hold.gone and status is Status.COMPLETED:
-        fee = None if attempt.fee_minor is None else Money(attempt.fee_minor, hold.amount.currency)
-        _capture_late(unit, hold, attempt.provider, fee, cause, origin, now)
     elif hold.status is HoldStatus.HELD and (status in NOT_SENT or status is Status.REVERSED):
         release(unit, hold, cause, origin, now)
     elif hold.gone and (status in NOT_SENT or status is Status.REVERSED):
@@ -45,6 +42,9 @@ def follow(unit: Unit, before: Status, attempt: Attempt, cause: Cause, origin: O
 def capture(
     unit: Unit, hold: Hold, provider: str, fee: Money | None, cause: Cause, origin: Origin, now: datetime
 ) -> None:
+    if hold.status is HoldStatus.RELEASED:
+        _capture_late(unit, hold, provider, fee, cause, origin, now)
+        return
     _end(unit, hold, HoldStatus.CAPTURED, now)
     hold.gone = True
     unit.journals.append(journals.captured(hold, provider, fee))
@@ -58,7 +58,8 @@ def _capture_late(
     lacking = max(0, hold.amount.minor - max(0, unit.available or 0))
     hold.gone = True
     unit.journals.append(journals.captured_after_release(hold, provider, fee, lacking=lacking))
-    _tell(unit, "debited", hold.amount, cause, origin, now)
+    unit.debts[hold.id] = lacking
+    _tell_part(unit, "debited", hold, lacking, cause, origin, now)
     if lacking:
         frozen(unit, "sent_after_release", origin, now)
 
@@ -70,10 +71,10 @@ def release(unit: Unit, hold: Hold, cause: Cause, origin: Origin, now: datetime)
 
 
 def give_back(unit: Unit, hold: Hold, provider: str, cause: Cause, origin: Origin, now: datetime) -> None:
-    """What was captured came back, once."""
-    hold.gone = False
-    unit.journals.append(journals.payout_returned(hold, provider))
-    _tell(unit, "credited", hold.amount, cause, origin, now)
+    """What was captured came back, once: to the wallet, but for what that had lacked."""
+    hold.gone, owed = False, unit.debts.pop(hold.id, 0)
+    unit.journals.append(journals.payout_returned(hold, provider, owed=owed))
+    _tell_part(unit, "credited", hold, owed, cause, origin, now)
 
 
 def approved(unit: Unit, reason: str, origin: Origin, now: datetime) -> None:
@@ -100,6 +101,12 @@ def frozen(unit: Unit, reason: str, origin: Origin, now: datetime) -> None:
 def _end(unit: Unit, hold: Hold, status: HoldStatus, now: datetime) -> None:
     hold.status, hold.ended_at = status, now
     unit.ended_holds.append(hold)
+
+
+def _tell_part(unit: Unit, word: str, hold: Hold, owed: int, cause: Cause, origin: Origin, now: datetime) -> None:
+    """Of a hold, what the wallet itself paid or got."""
+    if hold.amount.minor > owed:
+        _tell(unit, word, Money(hold.amount.minor - owed, hold.amount.currency), cause, origin, now)
 
 
 def _tell(unit: Unit, word: str, amount: Money | None, cause: Cause, origin: Origin, now: datetime) -> None:

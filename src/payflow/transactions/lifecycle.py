@@ -128,6 +128,7 @@ MONEY_OUT: Table = {
     Status.COMPLETED: {Status.REVERSED: _P, Status.UNDER_REVIEW: _P},
     Status.FAILED: {Status.UNDER_REVIEW: _P},
     Status.CANCELLED: {Status.UNDER_REVIEW: _P},
+    Status.REVERSED: {Status.UNDER_REVIEW: _P},
 }
 
 LIFECYCLE: Mapping[Kind, Table] = {

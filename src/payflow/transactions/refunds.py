@@ -52,6 +52,7 @@ MADE_ELSEWHERE = "made at the provider, not here"
 """Why a refund's attempt was routed so that nobody asked for here: the books expect no hold of it."""
 
 NOT_RECEIVED = Failure("not_received", "The provider never received the refund. Ask for it again.")
+WENT_AFTER_ALL = Failure("completed_after_failure", "The provider says that the failed refund went after all.")
 REFUND_FAILED = Failure("refund_failed", "The provider could not give the money back.")
 
 
@@ -121,11 +122,15 @@ def give_up_refund(unit: Unit, attempt: Attempt, context: Context) -> None:
 
 
 def resolve_refund(unit: Unit, attempt: Attempt, outcome: RefundStatus, reason: str, context: Context) -> None:
-    """An operator's decision about a refund under review."""
+    """An operator's decision about a refund under review, or about one that failed and went after all."""
     refund = unit.refunds[attempt.id]
-    if refund.status is not _REVIEW:
+    contradicted = refund.status is _FAILED and attempt.status is AttemptStatus.UNDER_REVIEW
+    if refund.status is not _REVIEW and not contradicted:
         raise Conflict("Only a refund that is under_review can be resolved.", code="not_under_review")
     if outcome is _COMPLETED:
+        left = refundable(unit, unit.attempts[refund.payment_attempt_id])
+        if contradicted and left < refund.amount.minor:
+            raise Conflict("Another refund took its place: nothing is left of the payment.", code="already_refunded")
         _complete(unit, attempt, refund, Cause.OPERATOR, context, {"reason": reason})
         return
     attempt.status = AttemptStatus.DECLINED
@@ -135,7 +140,8 @@ def resolve_refund(unit: Unit, attempt: Attempt, outcome: RefundStatus, reason: 
 
 
 def _completed(unit: Unit, attempt: Attempt, refund: Refund, result: Result, context: Context) -> None:
-    if refund.status is _COMPLETED or attempt.status is AttemptStatus.UNDER_REVIEW:
+    told_before = attempt.status is AttemptStatus.UNDER_REVIEW or attempt.failed_by(WENT_AFTER_ALL)
+    if refund.status is _COMPLETED or told_before:
         return
     problem = _disagreement(attempt, refund, result)
     if refund.status is _FAILED:
@@ -145,11 +151,14 @@ def _completed(unit: Unit, attempt: Attempt, refund: Refund, result: Result, con
         left = refundable(unit, unit.attempts[refund.payment_attempt_id])
         released = refund.id in unit.holds  # the owner may have spent it since
         if attempt.status is AttemptStatus.REVERSED or left < refund.amount.minor or released:
-            problem = problem or "completed_after_failure"
+            problem = problem or WENT_AFTER_ALL.code
     if problem is None:
         _complete(unit, attempt, refund, Cause.PROVIDER, context, {})
         return
-    attempt.status = AttemptStatus.UNDER_REVIEW
+    if attempt.status is AttemptStatus.REVERSED:
+        attempt.failure = WENT_AFTER_ALL  # posted as gone and as come back, each of them once: not to be decided here
+    else:
+        attempt.status = AttemptStatus.UNDER_REVIEW
     unit.touch(attempt, context.now)
     if refund.status is _FAILED:
         _tell(unit, refund, "under_review", Cause.PROVIDER, context.origin, {"reason": problem})
@@ -271,15 +280,15 @@ def _post(unit: Unit, refund: Refund, attempt: Attempt, kind: str) -> None:
     account = "suspense" if from_suspense(attempt) else ACCOUNT.get(transaction.kind)
     if account is None:
         return
-    lacking = 0
+    lacking = unit.debts.pop(refund.id, 0)
     if account == "wallet" and kind == "refunded":
-        lacking = max(0, refund.amount.minor - max(0, unit.available or 0))
+        lacking = unit.debts[refund.id] = max(0, refund.amount.minor - max(0, unit.available or 0))
     about = (kind, refund.id, transaction.id, transaction.user_id, attempt.provider, refund.amount)
     unit.journals.append(journals.refund(*about, account=account, lacking=lacking))
     moved = Money(refund.amount.minor - lacking, refund.amount.currency)
     if account == "wallet" and moved.minor:
         (debited if kind == "refunded" else credited)(unit, moved, origin, now)
-    if lacking:
+    if lacking and kind == "refunded":
         frozen(unit, "refunded_elsewhere", origin, now)
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from payflow.core.money import Money
 from payflow.events import repository as events
 from payflow.events.types import Event
-from payflow.gateway.contract import ACCOUNT_REFERENCE_LENGTH, Customer, Failure, Operation
+from payflow.gateway.contract import ACCOUNT_REFERENCE_LENGTH, Customer, Failure, Operation, account_of
 from payflow.idempotency.repository import RESERVE, Finished, KeyScope, finish_sql
 from payflow.infra.database import Database, RawConnection, dumps
 from payflow.ledger import repository as ledger
@@ -451,8 +451,13 @@ async def lock_refunds(connection: RawConnection, units: Sequence[Unit]) -> None
         f"SELECT {_REFUND} FROM refunds WHERE transaction_id = ANY($1::uuid[]) ORDER BY transaction_id, id FOR UPDATE",
         list(by_id),
     )
+    gone: dict[UUID, Unit] = {}
     for row in rows:
-        by_id[row["transaction_id"]].refunds[row["attempt_id"]] = refund_from(row)
+        unit = by_id[row["transaction_id"]]
+        refund = unit.refunds[row["attempt_id"]] = refund_from(row)
+        if refund.status is RefundStatus.COMPLETED and unit.transaction.kind is Kind.FUNDING:
+            gone[refund.id] = unit
+    await _with_debts(connection, gone)
     missing = {row["payment_attempt_id"] for row in rows} - {known for unit in units for known in unit.attempts}
     if missing:
         paid = await connection.fetch(
@@ -460,6 +465,13 @@ async def lock_refunds(connection: RawConnection, units: Sequence[Unit]) -> None
         )
         for row in paid:
             by_id[row["transaction_id"]].attempts[row["id"]] = attempt_from(row)
+
+
+async def _with_debts(connection: RawConnection, gone: Mapping[UUID, Unit]) -> None:
+    """`gone`: units by the holds and refunds whose money went, and may come back."""
+    if gone:
+        for source_id, minor in (await ledger.debts(connection, list(gone))).items():
+            gone[source_id].debts[source_id] = minor
 
 
 async def _save_refunds(connection: RawConnection, units: Sequence[Unit]) -> None:
@@ -508,8 +520,12 @@ async def lock_wallets(connection: RawConnection, units: Sequence[Unit]) -> None
     if not moving:
         return
     by_id = {unit.transaction.id: unit for unit in moving}
+    gone: dict[UUID, Unit] = {}
     for hold in await ledger.lock_holds(connection, list(by_id)):
         by_id[hold.transaction_id].holds[hold.source_id] = hold
+        if hold.gone:
+            gone[hold.id] = by_id[hold.transaction_id]
+    await _with_debts(connection, gone)
     for unit in sorted(moving, key=lambda unit: (unit.transaction.user_id, unit.transaction.amount.currency)):
         of = unit.transaction
         wallet = await ledger.lock_wallet(connection, of.user_id, of.amount.currency)
@@ -625,8 +641,9 @@ class TransactionRepository:
             )
         return None if row is None else refund_from(row)
 
-    async def duplicates(self, limit: int) -> list[tuple[UUID, UUID]]:
-        """(transaction id, attempt id) of second payments that lie in suspense and were never asked to go back."""
+    async def duplicates(self, limit: int, after: UUID | None = None) -> list[tuple[UUID, UUID]]:
+        """(transaction id, attempt id) of second payments that lie in suspense and were never asked to go back, oldest first;
+        those `after` an attempt."""
         async with self._database.raw() as connection:
             rows = await connection.fetch(
                 """
@@ -636,9 +653,11 @@ class TransactionRepository:
                     AND EXISTS (SELECT FROM attempts o WHERE o.transaction_id = t.id AND o.status = 'succeeded'
                         AND o.operation = 'collect')
                     AND NOT EXISTS (SELECT FROM refunds r WHERE r.payment_attempt_id = a.id)
+                    AND ($2::uuid IS NULL OR a.id > $2)
                 ORDER BY a.id LIMIT $1
                 """,
                 limit,
+                after,
             )
         return [(row["transaction_id"], row["id"]) for row in rows]
 
@@ -710,9 +729,9 @@ class TransactionRepository:
         return found
 
     async def attempt_by_account(self, provider: str, account: str) -> tuple[Transaction, Attempt] | None:
-        """The collection that an account typed by hand names: the end of its reference, in any case and with any signs."""
-        typed = "".join(sign for sign in account.lower() if sign.isascii() and sign.isalnum())
-        if len(typed) != ACCOUNT_REFERENCE_LENGTH:
+        """The collection that an account typed by hand names."""
+        typed = account_of(account)
+        if typed is None:
             return None
         async with self._database.raw() as connection:
             row = await connection.fetchrow(

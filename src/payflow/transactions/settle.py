@@ -22,17 +22,20 @@ from payflow.transactions.aggregate import (
     Attempt,
     AttemptStatus,
     Context,
+    RefundStatus,
     Source,
     Unit,
 )
 from payflow.transactions.holds import credited, debited, follow, frozen
 from payflow.transactions.lifecycle import ENDED_UNPAID, OPEN, Cause, Kind, Status, allowed
 from payflow.transactions.move import move
-from payflow.transactions.refunds import OPEN_REFUND, from_suspense, settle_refund
+from payflow.transactions.refunds import OPEN_REFUND, from_suspense, refundable, settle_refund
 
 DISPUTED = Failure("disputed", "The customer contests the payment.")
 PARTLY_REVERSED = Failure("partly_reversed", "A part of the payment was taken back.")
+REVERSED_MEANWHILE = Failure("reversed_meanwhile", "A contested payment was taken back while it was being refunded.")
 DISPUTE_WON = Failure("dispute_won", "The dispute was decided for the merchant.")
+LOOKED_AT = (DISPUTED, PARTLY_REVERSED, REVERSED_MEANWHILE, DISPUTE_WON)
 
 
 def settle(unit: Unit, attempt: Attempt, result: Result, context: Context) -> bool:
@@ -137,6 +140,10 @@ def resolve_review(
     ]
     if outcome is Status.COMPLETED:
         _complete_by_hand(unit, attempts, suspended, now)
+        for attempt in attempts:
+            if attempt.status is AttemptStatus.SUCCEEDED and attempt.failed_by(*LOOKED_AT):
+                attempt.failure = None  # decided: the next of its kind is news again
+                unit.touch(attempt, now)
     if outcome in (Status.REFUNDED, Status.REVERSED):
         _give_back(unit, attempts, now)
     if outcome is Status.REFUNDED:
@@ -172,7 +179,8 @@ def _complete_by_hand(unit: Unit, attempts: list[Attempt], suspended: list[Attem
     account = ACCOUNT.get(transaction.kind)
     if any(attempt.paid and attempt.paid.currency != transaction.amount.currency for attempt in suspended):
         raise Conflict(
-            "It was paid in another currency, so it cannot be completed. Refund it.", code="currency_mismatch"
+            "It was paid in another currency, so it cannot be completed. Resolve it as failed; what came can then be refunded.",
+            code="currency_mismatch",
         )
     already = any(attempt.status is AttemptStatus.SUCCEEDED for attempt in attempts)
     for attempt in suspended:
@@ -242,7 +250,7 @@ def _out_of_suspense(unit: Unit) -> bool:
 
 
 def _in_flight(unit: Unit) -> bool:
-    return any(refund.status in OPEN_REFUND for refund in unit.refunds.values())
+    return any(refund.status in (*OPEN_REFUND, RefundStatus.UNDER_REVIEW) for refund in unit.refunds.values())
 
 
 def _learn(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
@@ -361,7 +369,10 @@ def _requires_action(unit: Unit, attempt: Attempt, result: Result, context: Cont
         return  # an old webhook may arrive late; only a fresh answer may ask the customer again
     action = action_json(result.next_action) if result.next_action else transaction.next_action
     if action is None:
-        return  # the answer says "waiting for the customer", but not for what: nothing a client could show
+        # It waits, but nobody here can do what it waits for: nothing a client could show. Money out was sent all the same.
+        if transaction.status is Status.PENDING and transaction.kind not in ACCOUNT:
+            move(unit, Status.PROCESSING, cause=Cause.PROVIDER, origin=context.origin, now=context.now)
+        return
     transaction.next_action = action
     data = {"next_action": _told_action(action), "checkout_url": transaction.checkout_url}
     move(unit, Status.REQUIRES_ACTION, cause=Cause.PROVIDER, origin=context.origin, now=context.now, data=data)
@@ -413,6 +424,9 @@ def _ended(unit: Unit, attempt: Attempt, result: Result, context: Context) -> No
         return
     if attempt.status is word:
         return
+    given_up = transaction.status is Status.CANCELLED and attempt.status is AttemptStatus.CANCELLED
+    if given_up and word is AttemptStatus.EXPIRED:
+        return  # its session ended with it: Stripe's word for that is expired
     attempt.status = word
     attempt.failure = result.failure
     unit.touch(attempt, context.now)
@@ -477,13 +491,19 @@ def _reversed(unit: Unit, attempt: Attempt, result: Result, context: Context) ->
     was_paid = attempt.status is AttemptStatus.SUCCEEDED
     if was_paid and not allowed(transaction.kind, transaction.status, Status.REVERSED, Cause.PROVIDER):
         return
-    if was_paid and _in_flight(unit):
-        return  # some providers call a payment "reversed" whose refund we have asked for: the refund's end tells
+    if was_paid and _in_flight(unit) and refundable(unit, attempt) <= 0:
+        # Some providers call a payment "reversed" whose whole refund we have asked for: the refund's end tells. Of one that was
+        # contested it may be either.
+        if attempt.failed_by(DISPUTED):
+            _for_a_person(unit, attempt, REVERSED_MEANWHILE, context)
+        return
     if was_paid and _only_a_part(attempt, result, transaction.refunded_minor):
-        if attempt.failure is None or attempt.failure.code != PARTLY_REVERSED.code:
+        if not attempt.failed_by(PARTLY_REVERSED):
             _for_a_person(unit, attempt, PARTLY_REVERSED, context)
         return
     attempt.status = AttemptStatus.REVERSED
+    if attempt.failed_by(DISPUTE_WON):
+        attempt.failure = None  # lost after all: it may be won again
     unit.touch(attempt, context.now)
     origin, now = context.origin, context.now
     if was_paid:
@@ -497,7 +517,7 @@ def _reversed(unit: Unit, attempt: Attempt, result: Result, context: Context) ->
 
 def _disputed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
     """The customer contests a payment: told once, and looked at by a person. Its money stays where it is until the end."""
-    if attempt.status is not AttemptStatus.SUCCEEDED or (attempt.failure and attempt.failure.code == DISPUTED.code):
+    if attempt.status is not AttemptStatus.SUCCEEDED or attempt.failed_by(DISPUTED):
         return
     _for_a_person(unit, attempt, DISPUTED, context)
 
@@ -505,11 +525,10 @@ def _disputed(unit: Unit, attempt: Attempt, result: Result, context: Context) ->
 def _dispute_won(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
     """What was taken back is given again. Under review it stays a person's decision, who is told."""
     transaction = unit.transaction
-    before = attempt.failure.code if attempt.failure else None
-    if before == DISPUTE_WON.code:
+    if attempt.failed_by(DISPUTE_WON):
         return
     if attempt.status is AttemptStatus.SUCCEEDED:
-        if before == DISPUTED.code and transaction.status is Status.UNDER_REVIEW:
+        if attempt.failed_by(DISPUTED) and transaction.status is Status.UNDER_REVIEW:
             _for_a_person(unit, attempt, DISPUTE_WON, context)
         return
     may_complete = allowed(transaction.kind, transaction.status, Status.COMPLETED, Cause.PROVIDER)

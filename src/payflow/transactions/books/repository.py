@@ -185,7 +185,7 @@ OWNED = """
             WHEN t.kind NOT IN ('payment', 'funding') THEN CASE
                 WHEN t.status = 'completed' OR (t.status = 'under_review' AND o.minor = -t.amount_minor) THEN -t.amount_minor
                 ELSE 0 END
-            WHEN t.status IN ('failed', 'cancelled', 'expired') THEN 0
+            WHEN t.status IN ('pending', 'requires_action', 'processing', 'failed', 'cancelled', 'expired') THEN 0
             WHEN t.status <> 'reversed' THEN t.paid_minor - t.refunded_minor
             WHEN o.until_taken IS NULL THEN coalesce(p.whole, 0) - t.refunded_minor
             ELSE coalesce(p.stays, 0) END AS expected,
