@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -143,6 +145,59 @@ async def test_who_asked_does_not_resolve_what_took_a_second_person(
         decided = await who.post(f"/wallet/withdrawals/{started['id']}/resolve", key="k", json=decision)
         assert (decided.status_code, decided.json()["status"]) == (200, "failed")
     assert await purse(shop, admin) == (FULL, 0)
+
+
+async def test_who_owns_the_wallet_does_not_say_that_money_came_to_it(shop: House, admin: Merchant) -> None:
+    """From the same amount on: or one person could fill a wallet by a word, and empty it in small parts."""
+    other = await shop.merchant(admin=True)
+    asked = {"amount": "1999.99", "currency": "NGN", "provider": "paystack", "customer": {"email": "ada@example.com"}}
+    small, large = [await funding_to_look_at(shop, admin, {**asked, "amount": text}) for text in ("1999.00", LARGE)]
+    decision = {"outcome": "completed", "reason": "Seen on the statement."}
+    own = await admin.post(f"/payments/{large}/resolve", key="k", json=decision)
+    assert (own.status_code, own.json()["code"]) == (403, "own_wallet")
+    assert (await admin.payment(large))["status"] == "under_review"
+    assert await purse(shop, admin) == (0, 0)
+    for who, funding in ((other, large), (admin, small)):
+        decided = await who.post(f"/payments/{funding}/resolve", key="k", json=decision)
+        assert (decided.status_code, decided.json()["status"]) == (200, "completed")
+
+
+async def test_what_was_paid_counts_beside_what_was_asked(shop: House, admin: Merchant) -> None:
+    asked = {"amount": "10.00", "currency": "NGN", "provider": "paystack", "customer": {"email": "ada@example.com"}}
+    funding = await funding_to_look_at(shop, admin, asked)
+    async with shop.services.database.transaction() as connection:
+        await connection.execute(
+            "UPDATE attempts SET paid_minor = $2 WHERE transaction_id = $1", UUID(funding), 200_000
+        )
+    own = await admin.post(f"/payments/{funding}/resolve", key="k", json={"outcome": "failed", "reason": "Never came."})
+    assert (own.status_code, own.json()["code"]) == (403, "own_wallet")
+
+
+async def test_who_owns_the_wallet_does_not_say_that_its_refund_never_went(
+    shop: House, admin: Merchant, clock: MovableClock
+) -> None:
+    other = await shop.merchant(admin=True)
+    asked = {"amount": LARGE, "currency": "NGN", "provider": "paystack", "customer": {"email": "ada@example.com"}}
+    funding = (await admin.post("/wallet/fund", key="k", json=asked)).json()["id"]
+    await shop.until(admin, funding, "completed")
+    await shop.outcome("paystack", "silent", operation="refund", times=1)
+    refund = (await admin.post(f"/payments/{funding}/refund", key="k", json={})).json()["id"]
+    clock.ahead += timedelta(days=15)
+    await check_due(shop.services)
+    decision, path = {"outcome": "failed", "reason": "Never came."}, f"/payments/{funding}/refunds/{refund}/resolve"
+    own = await admin.post(path, key="k", json=decision)
+    assert (own.status_code, own.json()["code"]) == (403, "own_wallet")
+    assert await purse(shop, admin) == (0, 200_000)
+    decided = await other.post(path, key="k", json=decision)
+    assert (decided.status_code, decided.json()["status"]) == (200, "failed")
+    assert await purse(shop, admin) == (200_000, 0)
+
+
+async def funding_to_look_at(shop: House, merchant: Merchant, asked: dict[str, Any]) -> str:
+    await shop.outcome("paystack", "wrong_amount", times=1)
+    started = await merchant.post("/wallet/fund", key=uuid4().hex, json=asked)
+    assert started.status_code == 201, started.text
+    return str((await shop.until(merchant, started.json()["id"], "under_review"))["id"])
 
 
 async def test_of_two_admins_at_once_one_wins(shop: House, ada: Merchant, admin: Merchant) -> None:

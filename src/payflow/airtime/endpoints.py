@@ -40,6 +40,7 @@ from payflow.transactions.endpoints import (
 from payflow.transactions.lifecycle import Status
 from payflow.transactions.outgoing import InsufficientFunds
 from payflow.transactions.repository import TransactionRepository
+from payflow.transactions.resolutions import OwnWallet
 from payflow.transactions.views import TransactionView
 from payflow.web.problems import problem_responses
 from payflow.web.rate_limits import RateLimiter
@@ -191,6 +192,7 @@ def airtime_router(
             errors=[
                 *KEY_PROBLEMS,
                 Conflict("Only a transaction that is under_review can be resolved.", code="not_under_review"),
+                OwnWallet(),
             ],
         ),
         openapi_extra=KEY_DOCUMENTED,
@@ -205,7 +207,7 @@ def airtime_router(
         history."""
         scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
         reply = await airtime.resolve(
-            purchase_id, Status(body.outcome), body.reason, scope, body.model_dump(), origin_of(request)
+            purchase_id, principal.id, Status(body.outcome), body.reason, scope, body.model_dump(), origin_of(request)
         )
         return reply_answer(reply)
 

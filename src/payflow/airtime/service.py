@@ -100,7 +100,7 @@ class Airtime:
         self._events = events
         self._clock = clock
         self._purchases = PurchaseRepository(database)
-        self._resolutions = Resolutions(database, transactions, idempotency, clock)
+        self._resolutions = Resolutions(database, transactions, idempotency, clock, settings)
         self._accounts = Accounts()
         self._grace = timedelta(seconds=settings.expiry_grace_seconds)
         self._seconds = settings.provider_timeout_seconds + PROVIDER_MARGIN_SECONDS
@@ -167,6 +167,7 @@ class Airtime:
     async def resolve(
         self,
         purchase_id: UUID,
+        decider: UUID,
         outcome: Status,
         reason: str,
         scope: KeyScope,
@@ -175,7 +176,7 @@ class Airtime:
     ) -> Reply:
         """An admin's decision about a purchase under review, once per Idempotency-Key. It ends the hold."""
         await self._own(purchase_id, None)
-        return await self._resolutions.resolve(purchase_id, outcome, reason, scope, fingerprint_of, origin)
+        return await self._resolutions.resolve(purchase_id, decider, outcome, reason, scope, fingerprint_of, origin)
 
     # -- who sells, and what ------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from payflow.transactions.endpoints import (
 )
 from payflow.transactions.lifecycle import Status
 from payflow.transactions.repository import TransactionRepository
+from payflow.transactions.resolutions import OwnWallet
 from payflow.transactions.submissions import Submissions
 from payflow.transactions.views import RefundList, RefundView, TransactionDetail, TransactionPage, TransactionView
 from payflow.web.problems import problem_responses
@@ -196,6 +197,7 @@ def payments_router(
             errors=[
                 *KEY_PROBLEMS,
                 Conflict("Only a payment that is under_review can be resolved.", code="not_under_review"),
+                OwnWallet(),
             ],
         ),
         openapi_extra=KEY_DOCUMENTED,
@@ -206,7 +208,7 @@ def payments_router(
         """For administrators: the only way out of `under_review`. The reason is kept in the history."""
         scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
         reply = await payments.resolve(
-            payment_id, Status(body.outcome), body.reason, scope, body.model_dump(), origin_of(request)
+            payment_id, principal.id, Status(body.outcome), body.reason, scope, body.model_dump(), origin_of(request)
         )
         return reply_answer(reply)
 
@@ -291,6 +293,7 @@ def refunds_router(
             errors=[
                 *KEY_PROBLEMS,
                 Conflict("Only a refund that is under_review can be resolved.", code="not_under_review"),
+                OwnWallet(),
             ],
         ),
         openapi_extra=KEY_DOCUMENTED,
@@ -304,7 +307,7 @@ def refunds_router(
     ) -> Response:
         """For administrators: how a refund ended that nobody could say anything of. The reason is kept in the history."""
         scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
-        return reply_answer(await refunds.resolve(payment_id, refund_id, body, scope, origin_of(request)))
+        return reply_answer(await refunds.resolve(payment_id, refund_id, principal.id, body, scope, origin_of(request)))
 
     return router
 

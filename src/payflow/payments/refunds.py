@@ -33,6 +33,7 @@ from payflow.transactions.aggregate import Attempt, AttemptStatus, Refund, Refun
 from payflow.transactions.lifecycle import Cause, Kind, Status
 from payflow.transactions.refunds import made_elsewhere, refundable, routing_of
 from payflow.transactions.replies import PROVIDER_MARGIN_SECONDS, Reply, not_sent_reply
+from payflow.transactions.resolutions import not_ones_own
 from payflow.transactions.service import Answer, Transactions
 from payflow.transactions.views import refund_json
 
@@ -67,6 +68,7 @@ class RefundService:
         self._idempotency = idempotency
         self._callback_urls = callback_urls
         self._clock = clock
+        self._approval_minor = settings.withdrawal_approval_minor
         self._seconds = settings.provider_timeout_seconds + PROVIDER_MARGIN_SECONDS
         self._last_duplicate: UUID | None = None
 
@@ -133,9 +135,9 @@ class RefundService:
         raise NotFound("There is no such refund.")
 
     async def resolve(
-        self, payment_id: UUID, refund_id: UUID, body: ResolveRefund, scope: KeyScope, origin: Origin
+        self, payment_id: UUID, refund_id: UUID, decider: UUID, body: ResolveRefund, scope: KeyScope, origin: Origin
     ) -> Reply:
-        """An operator's decision about a refund under review, once per Idempotency-Key."""
+        """An operator's decision about a refund under review, once per Idempotency-Key. Forbidden `own_wallet`."""
         fingerprint = self._idempotency.fingerprint(body.model_dump())
         now = self._clock()
         await self.get(payment_id, refund_id, None)
@@ -147,6 +149,7 @@ class RefundService:
             unit, refund = await self._transactions.resolve_refund(
                 connection, payment_id, refund_id, RefundStatus(body.outcome), body.reason, origin
             )
+            not_ones_own(unit, decider, self._approval_minor)
             finished = Finished(scope, 200, orjson.dumps(refund_json(refund)))
             await finish(connection, finished)
             return unit, finished

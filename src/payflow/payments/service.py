@@ -72,7 +72,7 @@ class PaymentService:
         self._events = events
         self._callback_urls = callback_urls
         self._client_tokens = client_tokens
-        self._resolutions = Resolutions(database, transactions, idempotency, clock)
+        self._resolutions = Resolutions(database, transactions, idempotency, clock, settings)
         self._clock = clock
         self._public_url = settings.public_url.rstrip("/")
         self._grace = timedelta(seconds=settings.expiry_grace_seconds)
@@ -153,15 +153,16 @@ class PaymentService:
     async def resolve(
         self,
         payment_id: UUID,
+        decider: UUID,
         outcome: Status,
         reason: str,
         scope: KeyScope,
         fingerprint_of: dict[str, Any],
         origin: Origin,
     ) -> Reply:
-        """An admin's decision about a payment under review, once per Idempotency-Key."""
+        """An admin's decision about a payment or funding under review, once per Idempotency-Key."""
         await self._own(payment_id, None)
-        return await self._resolutions.resolve(payment_id, outcome, reason, scope, fingerprint_of, origin)
+        return await self._resolutions.resolve(payment_id, decider, outcome, reason, scope, fingerprint_of, origin)
 
     # -- the steps of initialize ------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ from payflow.transactions.endpoints import (
     reply_answer,
 )
 from payflow.transactions.repository import TransactionRepository
+from payflow.transactions.resolutions import OwnWallet
 from payflow.transactions.submissions import Submissions
 from payflow.transactions.views import TransactionPage, TransactionView
 from payflow.web.problems import problem_responses
@@ -227,6 +228,7 @@ def withdrawals_router(
                 *KEY_PROBLEMS,
                 Conflict("Only a transaction that is under_review can be resolved.", code="not_under_review"),
                 _OWN,
+                OwnWallet(),
             ],
         ),
         openapi_extra=KEY_DOCUMENTED,

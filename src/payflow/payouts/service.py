@@ -83,7 +83,7 @@ class WithdrawalService:
         self._accounts = accounts
         self._clock = clock
         self._repository = PayoutRepository(database)
-        self._resolutions = Resolutions(database, transactions, idempotency, clock)
+        self._resolutions = Resolutions(database, transactions, idempotency, clock, settings)
         self._per_day = settings.withdrawals_per_day
         self._daily_minor = settings.withdrawal_daily_minor
         self._approval_minor = settings.withdrawal_approval_minor
@@ -252,7 +252,8 @@ class WithdrawalService:
         if transaction.user_id == decider and await self._repository.approval(withdrawal_id) is not None:
             raise Forbidden(OWN, code="own_withdrawal")
         outcome = Status(body.outcome)
-        return await self._resolutions.resolve(withdrawal_id, outcome, body.reason, scope, body.model_dump(), origin)
+        asked = body.model_dump()
+        return await self._resolutions.resolve(withdrawal_id, decider, outcome, body.reason, scope, asked, origin)
 
     # -- A ----------------------------------------------------------------------------------------------------------------
 
