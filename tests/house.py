@@ -274,7 +274,7 @@ class House:
         assert answer.is_success, answer.text
         return dict(answer.json())
 
-    async def until(self, merchant: Merchant, payment_id: str, *statuses: str, seconds: float = 15) -> dict[str, Any]:
+    async def until(self, merchant: Merchant, payment_id: str, *statuses: str, seconds: float = 40) -> dict[str, Any]:
         """Wait until the payment has one of these statuses; gives the whole payment."""
         payment: dict[str, Any] = {}
 
@@ -292,7 +292,7 @@ class House:
 
 
 async def eventually(
-    condition: Callable[[], Any], *, seconds: float = 15, what: Callable[[], str] | str = "the condition"
+    condition: Callable[[], Any], *, seconds: float = 40, what: Callable[[], str] | str = "the condition"
 ) -> None:
     """Wait until an (async) condition holds, looking often; AssertionError when the time is over."""
     deadline = asyncio.get_running_loop().time() + seconds

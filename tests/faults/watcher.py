@@ -69,7 +69,7 @@ class Watcher:
                 self.frames.append(frame)
             self._after = frame["event_id"] if "/user/" in self._path else str(frame["sequence"])
 
-    async def until(self, event_type: str, *, seconds: float = 20) -> None:
+    async def until(self, event_type: str, *, seconds: float = 40) -> None:
         await eventually(
             lambda: event_type in self.types, seconds=seconds, what=lambda: f"{event_type}, it saw {self.types}"
         )

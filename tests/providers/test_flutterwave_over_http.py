@@ -147,7 +147,7 @@ class Bench:
 
 async def until(ask: Callable[[], Awaitable[Any]], fits: Callable[[Any], bool]) -> Any:
     """What `ask` gives once it fits; nobody tells us when the simulator's customer has acted."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not fits(found := await ask()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return found
@@ -430,7 +430,7 @@ async def test_webhooks_signed_as_in_v4_are_proven_by_their_own_header_alone(ben
     await bench.control("POST", "/settings", flutterwave_sign_webhooks=True)
     _, query = await bench.pay_out()
     await bench.payout_is(query, Verdict.COMPLETED)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not bench.webhooks:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     signing = bench.credentials.model_copy(update={"webhook_header": "flutterwave-signature"})

@@ -76,7 +76,7 @@ numbers = itertools.count(1)
 
 async def until(ask: Callable[[], Awaitable[Any]], fits: Callable[[Any], bool]) -> Any:
     """What `ask` gives once it fits; nobody tells us when the customer has acted."""
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while not fits(found := await ask()):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     return found

@@ -11,13 +11,14 @@ from types import ModuleType
 from uuid import uuid4
 
 import aio_pika
+import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection
 
 from payflow.infra.database import Database
 from payflow.infra.queue.dead_letters import DeadLetter, DeadLetters
-from payflow.infra.queue.port import Consumer, Delivery, Message, Queue
+from payflow.infra.queue.port import Consumer, Delivery, Message, Queue, QueueAway
 from payflow.infra.queue.rabbitmq import RabbitQueue
 from payflow.infra.queue.spool import SpoolQueue
 from tests.queue.constants import CONFIRM_SECONDS, DELIVERY_LIMIT, LEASE_SECONDS, LONG, POLL_SECONDS, SHORT
@@ -56,8 +57,20 @@ def make_rabbit(url: str, prefix: str, delays: Sequence[float] = (SHORT, LONG)) 
     )
 
 
-async def until_reachable(queue: Queue, seconds: float = 15.0) -> None:
-    async with asyncio.timeout(seconds):
+async def refused(queue: Queue) -> None:
+    async with asyncio.timeout(30):
+        with pytest.raises(QueueAway):
+            await queue.publish("webhooks", message())
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def until_reachable(queue: Queue) -> None:
+    async with asyncio.timeout(60):
         while True:
             try:
                 await queue.ping()
@@ -93,7 +106,7 @@ class Bench:
     dead_letters: DeadLetters
     dying_consumer: list[str]
 
-    async def take(self, consumer: Consumer, count: int, seconds: float = 10.0) -> list[Delivery]:
+    async def take(self, consumer: Consumer, count: int, seconds: float = 30.0) -> list[Delivery]:
         """Batches until there are `count`."""
         taken: list[Delivery] = []
         async with asyncio.timeout(seconds):
@@ -110,13 +123,13 @@ class Bench:
             return True
         return False
 
-    async def depth_becomes(self, topic: str, expected: int, seconds: float = 10.0) -> None:
+    async def depth_becomes(self, topic: str, expected: int, seconds: float = 30.0) -> None:
         """RabbitMQ counts with some delay."""
         async with asyncio.timeout(seconds):
             while await self.queue.depth(topic) != expected:  # noqa: ASYNC110 - the server has no event to wait for
                 await asyncio.sleep(0.05)
 
-    async def dead(self, topic: str, count: int = 1, seconds: float = 10.0) -> list[DeadLetter]:
+    async def dead(self, topic: str, count: int = 1, seconds: float = 30.0) -> list[DeadLetter]:
         async with asyncio.timeout(seconds):
             while await self.dead_letters.count(topic) < count:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
@@ -128,7 +141,7 @@ class Bench:
             sys.executable, *self.dying_consumer, topic, str(count), stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             assert await process.stdout.readline() == b"taken\n"
         process.kill()
         await process.wait()

@@ -47,7 +47,7 @@ async def test_topics_do_not_mix(bench: Bench) -> None:
 async def test_a_batch_takes_what_is_there_and_never_waits_to_fill(bench: Bench) -> None:
     sent = {(await _publish(bench)).id for _ in range(7)}
     async with bench.queue.consume(TOPIC, prefetch=50) as consumer:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             first = await consumer.batch(5)
             assert 1 <= len(first) <= 5
         rest = await bench.take(consumer, 7 - len(first))

@@ -61,7 +61,7 @@ async def test_an_unroutable_message_is_refused_and_the_queue_is_declared_anew(
         with pytest.raises(QueueAway):
             await queue.publish(TOPIC, message())
         sent = await _publish_until_taken(queue)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             (delivery,) = await consumer.batch(5)
         assert delivery.message == sent
         await consumer.ack([delivery])
@@ -110,7 +110,7 @@ async def test_a_foreign_message_with_odd_headers_is_stored_once_and_holds_up_no
         await exchange.publish(foreign, routing_key=f"{TOPIC}.dead")
     dead_letters = DeadLetters(queue_database)
     draining = asyncio.create_task(drain_dead_letters(queue, dead_letters))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(await _stored(dead_letters)) == 0 or await queue.depth(f"{TOPIC}.dead") > 0:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     draining.cancel()
@@ -190,7 +190,7 @@ async def _stored(dead_letters: DeadLetters) -> tuple[DeadLetter, ...]:
 
 
 async def _publish_until_taken(queue: RabbitQueue) -> Message:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             sent = message()
             try:

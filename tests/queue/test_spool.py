@@ -12,10 +12,10 @@ from sqlalchemy import Connection, insert, text
 from payflow.infra.database import Base, Database
 from payflow.infra.queue import models
 from payflow.infra.queue.fallback import SpooledQueue
-from payflow.infra.queue.port import Message, Queue, QueueAway
+from payflow.infra.queue.port import Message, QueueAway
 from payflow.infra.queue.rabbitmq import RabbitQueue
 from payflow.infra.queue.spool import SpoolQueue
-from tests.queue.harness import load_migration, message, migrate
+from tests.queue.harness import load_migration, message, migrate, refused
 from tests.services import PrivatePostgres, services_are_required
 
 TOPIC = "webhooks"
@@ -38,20 +38,13 @@ async def server() -> AsyncIterator[PrivatePostgres]:
     await asyncio.to_thread(private.close)
 
 
-async def refused_within(queue: Queue, seconds: float) -> None:
-    began = asyncio.get_running_loop().time()
-    with pytest.raises(QueueAway):
-        await queue.publish(TOPIC, message())
-    assert asyncio.get_running_loop().time() - began < seconds
-
-
 async def test_a_notice_wakes_a_consumer_long_before_its_poll(queue_database: Database) -> None:
     spool = SpoolQueue(queue_database, poll_seconds=60)
     async with spool.consume(TOPIC, prefetch=5) as consumer:
         waiting = asyncio.create_task(consumer.batch(5))
         await asyncio.sleep(0.3)
         await spool.publish(TOPIC, message())
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await consumer.ack(await waiting)
     await spool.close()
 
@@ -65,7 +58,7 @@ async def test_a_claim_whose_caller_is_cancelled_is_not_left_to_its_lease(queue_
             await asyncio.sleep(step * 0.0001)  # somewhere between asking and being answered
             taking.cancel()
             (outcome,) = await asyncio.gather(taking, return_exceptions=True)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(30):
                 await consumer.ack(outcome if isinstance(outcome, list) else await consumer.batch(1))
     await spool.close()
 
@@ -77,7 +70,7 @@ async def test_a_holder_whose_lease_ended_changes_nothing_any_more(queue_databas
         (old,) = await stale.batch(5)
         async with queue_database.raw() as connection:
             await connection.execute("UPDATE queue_messages SET locked_until = now()")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             (new,) = await present.batch(5)
         assert new.redelivered is True
         await stale.ack([old])
@@ -102,11 +95,11 @@ async def test_postgresql_restarted_under_a_consumer_loses_nothing(server: Priva
         await spool.publish(TOPIC, first)
         (held,) = await consumer.batch(5)
         await asyncio.to_thread(server.kill)
-        await refused_within(spool, 10)
+        await refused(spool)
         await consumer.ack([held])  # lost on the way
         waiting = asyncio.create_task(consumer.batch(5))
         await asyncio.to_thread(server.start)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             (again,) = await waiting
         assert again.message == first
         assert again.redelivered is True
@@ -124,11 +117,11 @@ async def test_a_frozen_postgresql_refuses_in_time(server: PrivatePostgres) -> N
     for member in family:
         member.suspend()
     try:
-        await refused_within(spool, 10)
+        await refused(spool)
     finally:
         for member in family:
             member.resume()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await spool.publish(TOPIC, message())
     await spool.close()
     await database.close()

@@ -285,12 +285,12 @@ async def running_node(
             await server.shutdown()
 
 
-async def receive(socket: ClientConnection, seconds: float = 5.0) -> Any:
+async def receive(socket: ClientConnection, seconds: float = 30.0) -> Any:
     async with asyncio.timeout(seconds):
         return orjson.loads(await socket.recv())
 
 
-async def receive_until(socket: ClientConnection, sequence: int, seconds: float = 10.0) -> list[int]:
+async def receive_until(socket: ClientConnection, sequence: int, seconds: float = 30.0) -> list[int]:
     """The sequences of all frames up to this one."""
     seen: list[int] = []
     async with asyncio.timeout(seconds):
@@ -308,7 +308,7 @@ async def nothing_comes(socket: ClientConnection, seconds: float = 0.25) -> bool
     return False
 
 
-async def close_of(socket: ClientConnection, seconds: float = 5.0) -> tuple[int, str]:
+async def close_of(socket: ClientConnection, seconds: float = 30.0) -> tuple[int, str]:
     """The code and reason a socket is closed with, whatever it receives until then."""
     async with asyncio.timeout(seconds):
         with contextlib.suppress(ConnectionClosed):
@@ -317,7 +317,7 @@ async def close_of(socket: ClientConnection, seconds: float = 5.0) -> tuple[int,
     return socket.close_code or 0, socket.close_reason or ""
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0) -> None:
     """Look every few milliseconds: what is waited for belongs to somebody else, who sends no signal."""
     async with asyncio.timeout(seconds):
         for _ in itertools.count():

@@ -48,7 +48,7 @@ class Receiver:
         ]
 
     async def wait(self, count: int = 1) -> None:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while len(self.requests) < count:
                 self.arrived.clear()
                 await self.arrived.wait()
@@ -70,7 +70,7 @@ class Client(httpx.AsyncClient):
     async def settled(self) -> None:
         """Until nobody acts by itself any more: no customer, no webhook under way or to be sent again."""
         running = self.tasks.running
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while running:
                 await asyncio.wait(running)
 

@@ -20,10 +20,6 @@ async def down() -> None:
     raise ConnectionRefusedError("postgresql://payflow:hunter2@db:5432 refused")
 
 
-async def hanging() -> None:
-    await asyncio.sleep(60)
-
-
 def healthy(checks: dict[str, Check], **options: object):
     def routes(app: FastAPI) -> None:
         app.include_router(health_router(checks, **options), prefix="/api/v1")  # type: ignore[arg-type]
@@ -68,12 +64,18 @@ async def test_what_can_be_done_without_only_degrades(make_app: MakeApp, client_
 
 
 async def test_checks_run_together_and_each_has_an_end(make_app: MakeApp, client_of: MakeClient) -> None:
-    routes = healthy({"a": hanging, "b": hanging, "c": hanging}, timeout_seconds=0.2)
-    async with asyncio.timeout(0.5):
-        answer = await client_of(make_app(routes)).get("/api/v1/health/ready")
+    together, met = asyncio.Barrier(3), []
 
+    async def hanging() -> None:
+        met.append(await together.wait())  # comes back only where all three have begun
+        await asyncio.sleep(60)
+
+    routes = healthy({"a": hanging, "b": hanging, "c": hanging}, timeout_seconds=0.5)
+    answer = await client_of(make_app(routes)).get("/api/v1/health/ready")
+
+    assert len(met) == 3
     assert answer.json()["detail"] == "Not ready: a, b, c down."
-    assert answer.json()["checks"]["a"]["detail"] == "no answer within 0.2 s"
+    assert answer.json()["checks"]["a"]["detail"] == "no answer within 0.5 s"
 
 
 @pytest.mark.parametrize("path", ["/docs", "/api/v1/docs", "/redoc"])

@@ -189,7 +189,7 @@ def counted(house: House, provider: str, outcome: str) -> float:
     return value or 0.0
 
 
-async def until_counted(house: House, provider: str, outcome: str, times: float = 1, seconds: float = 15) -> None:
+async def until_counted(house: House, provider: str, outcome: str, times: float = 1, seconds: float = 40) -> None:
     await eventually(
         lambda: counted(house, provider, outcome) >= times,
         seconds=seconds,
@@ -197,7 +197,7 @@ async def until_counted(house: House, provider: str, outcome: str, times: float 
     )
 
 
-async def until_dead(house: House, many: int = 1, seconds: float = 15) -> list[Any]:
+async def until_dead(house: House, many: int = 1, seconds: float = 40) -> list[Any]:
     """The dead letters, newest first, once there are so many."""
 
     async def there() -> bool:

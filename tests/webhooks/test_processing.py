@@ -148,7 +148,7 @@ async def test_a_repeat_tells_the_last_events_again(spool_desk: House) -> None:
         await listening.subscribe(channel)
         await services.webhooks.process([message("paystack", event)])
         heard: list[Any] = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(heard) < 2:
                 told = await listening.get_message(ignore_subscribe_messages=True, timeout=1)
                 heard += [orjson.loads(told["data"])] if told else []
