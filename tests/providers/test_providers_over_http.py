@@ -644,8 +644,7 @@ async def test_flutterwave_tells_by_our_reference_what_became_of_an_unknown_orde
 ) -> None:
     attempt = await bench.collect("flutterwave", outcome)
     assert attempt.query.provider_references == ()
-    await asyncio.sleep(0.05)
-    assert (await attempt.fetch()).verdict is verdict
+    await until(attempt.fetch, lambda result: result.verdict is verdict)
 
 
 async def test_a_reference_used_twice_at_flutterwave_is_unknown_and_then_asked(bench: Bench) -> None:

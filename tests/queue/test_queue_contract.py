@@ -90,7 +90,7 @@ async def test_a_cancelled_wait_for_a_batch_loses_nothing(bench: Bench) -> None:
             await asyncio.sleep(0.002)
             waiting.cancel()
             outcome = (await asyncio.gather(waiting, return_exceptions=True))[0]
-            delivery = outcome[0] if isinstance(outcome, list) else (await bench.take(consumer, 1, 0.7))[0]
+            delivery = outcome[0] if isinstance(outcome, list) else (await bench.take(consumer, 1))[0]
             assert delivery.redelivered is False
             await consumer.ack([delivery])
 
@@ -207,7 +207,7 @@ async def test_what_a_consumer_holds_when_it_ends_goes_back_at_once(bench: Bench
     async with bench.queue.consume(TOPIC, prefetch=5) as consumer:
         await bench.take(consumer, 1)
     async with bench.queue.consume(TOPIC, prefetch=5) as consumer:
-        (again,) = await bench.take(consumer, 1, 0.7)
+        (again,) = await bench.take(consumer, 1)
         assert again.message == sent
         await consumer.ack([again])
 

@@ -101,9 +101,9 @@ async def test_steering_by_hand_sends_the_automatic_customer_home(start):
 
 
 async def test_a_webhook_under_way_arrives_though_somebody_takes_over(client):
-    client.receiver.delay_seconds = 0.05
+    client.receiver.delay_seconds = 1.5
     await initialize(client)
-    await asyncio.sleep(0.03)
+    await asyncio.sleep(0.2)
     assert (await client.post("/_control/charges/paystack/order-1/pay")).status_code == 409
     await client.receiver.wait()
     assert client.receiver.events == ["charge.success"]

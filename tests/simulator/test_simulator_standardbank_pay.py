@@ -272,7 +272,7 @@ async def test_a_settled_payment_can_be_reversed_and_no_other(by_hand):
 
 async def test_a_lost_answer_leaves_a_payment_that_settles(serve):
     settings = await serve(customer_delay_seconds=0.01, deliver_webhooks=False)
-    async with httpx.AsyncClient(base_url=settings.base_url, timeout=0.3) as client:
+    async with httpx.AsyncClient(base_url=settings.base_url, timeout=1.5) as client:
         with pytest.raises(httpx.ReadTimeout):
             await initiate(client, amount_cents=1_907)
         rows = (await client.get("/_control/charges")).json()["charges"]

@@ -211,10 +211,10 @@ async def test_a_key_with_other_parameters_is_an_idempotency_error(client):
 
 
 async def test_a_key_in_flight_is_409(start):
-    client = await start(slow_seconds=0.1)
+    client = await start(slow_seconds=1.5)
     await client.outcome("stripe", "slow", times=1)
     first = asyncio.create_task(post(client, "/payment_intents", INTENT, Idempotency_Key="k1"))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
     second = await post(client, "/payment_intents", INTENT, Idempotency_Key="k1")
     assert (second.status_code, second.json()["error"]["code"]) == (409, "idempotency_key_in_use")
     assert (await first).status_code == 200
