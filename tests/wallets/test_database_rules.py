@@ -8,6 +8,7 @@ import pytest
 
 from payflow.core.ids import uuid7
 from payflow.core.money import Money
+from payflow.ledger import journals
 from payflow.ledger import repository as ledger
 from payflow.ledger.journals import Hold, HoldStatus, Journal, Line
 from payflow.ledger.repository import Accounts
@@ -124,6 +125,12 @@ async def test_a_hold_ends_once_and_never_says_something_else(shop: House, ada: 
         await ledger.add_hold(raw, hold)
         hold.status, hold.ended_at = HoldStatus.RELEASED, shop.services.clock()
         await ledger.end_holds(raw, [hold])
+        posted = [journals.held(hold), journals.released_hold(hold)]  # so that the books of this house stay clean
+        await Accounts().open(raw, posted)
+        for statement, values in zip(
+            (ledger.INSERT_JOURNALS, ledger.INSERT_ENTRIES), ledger.parameters(posted), strict=True
+        ):
+            await raw.execute(statement, *values)
     for change in ("status = 'captured'", "status = 'held', ended_at = NULL"):
         with pytest.raises(asyncpg.CheckViolationError, match="has ended as released"):
             await attempt(shop, f"UPDATE holds SET {change} WHERE id = $1", hold.id)
