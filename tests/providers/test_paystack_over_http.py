@@ -364,10 +364,13 @@ async def test_a_dispute_is_told_and_its_end_takes_the_payment_back_or_not(bench
         assert asked_for.verdict is (Verdict.REVERSED if action == "dispute_accept" else Verdict.COMPLETED)
 
 
-async def test_a_dispute_that_takes_a_part_is_news(bench: Bench) -> None:
+async def test_a_dispute_that_takes_a_part_says_how_much(bench: Bench) -> None:
+    """So that a person is told: money has left, and no verdict says which part of the books it takes."""
     payment = await paid(bench)
     await bench.control("POST", f"/charges/paystack/{payment.query.reference}/dispute_accept_part")
-    assert (await the_event(bench, "charge.dispute.resolve")).result is None
+    told = (await the_event(bench, "charge.dispute.resolve")).result
+    assert told is not None
+    assert (told.verdict, told.requested) == (Verdict.REVERSED, Money(NGN.minor // 2, "NGN"))
 
 
 # Transfers

@@ -496,6 +496,7 @@ class TestPaystackContract(SignedWebhooks, ProviderContract):
                 "references": (REFERENCE,),
                 "provider_references": ("5210447301",),
             },
+            {"verdict": Verdict.REVERSED, "requested": Money(10_000, "NGN"), "paid": Money(507_614, "NGN")},
         ),
         *(
             EventCase(

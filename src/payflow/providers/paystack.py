@@ -974,19 +974,21 @@ def _refund_event(name: str, fields: Mapping[str, Any]) -> ProviderEvent:
     )
 
 
-def _resolved(fields: Mapping[str, Any]) -> Result | None:
-    """A dispute's end. News where it takes only a part of the payment, which no verdict says."""
+def _resolved(fields: Mapping[str, Any]) -> Result:
+    """A dispute's end. What it takes may be a part of the payment, which is then told as `requested`."""
     resolution = _word(fields.get("resolution"))
     verdict = RESOLUTIONS.get(resolution, Verdict.UNKNOWN)
     transaction = fields.get("transaction")
     inner = transaction if isinstance(transaction, dict) else {}
     currency = inner.get("currency") or fields.get("currency")
-    paid = None
-    if verdict is Verdict.REVERSED:
-        paid = _money(inner.get("amount"), currency)
-        if _money(fields.get("refund_amount"), fields.get("currency") or currency) != paid:
-            return None
-    return Result(verdict, raw_status=resolution, provider_references=_payment_ids(fields), paid=paid)
+    lost = verdict is Verdict.REVERSED
+    return Result(
+        verdict,
+        raw_status=resolution,
+        provider_references=_payment_ids(fields),
+        requested=_money(fields.get("refund_amount"), fields.get("currency") or currency) if lost else None,
+        paid=_money(inner.get("amount"), currency) if lost else None,
+    )
 
 
 def _references(fields: Mapping[str, Any]) -> tuple[str, ...]:
