@@ -719,6 +719,7 @@ BY_REFERENCE = f"/transactions/verify_by_reference?tx_ref={REFERENCE}"
 BY_ID = f"/transactions/{ID}/verify"
 SUCCESSFUL = f"/transactions?tx_ref={REFERENCE}&status=successful"
 FAILED = verified(status="failed", processor_response="Do Not Honour")
+PENDING = verified(status="pending")
 
 
 @pytest.mark.parametrize(
@@ -727,7 +728,11 @@ FAILED = verified(status="failed", processor_response="Do Not Honour")
         ((), [verified()], [BY_REFERENCE], Verdict.COMPLETED),
         ((LINK,), [verified()], [BY_REFERENCE], Verdict.COMPLETED),
         ((LINK, str(ID)), [verified()], [BY_ID], Verdict.COMPLETED),
-        ((LINK, "17", str(ID)), [verified(status="pending")], [BY_ID], Verdict.PROCESSING),
+        ((LINK, "17", str(ID)), [PENDING, listed()], [BY_ID, SUCCESSFUL], Verdict.PROCESSING),
+        ((LINK, str(ID)), [PENDING, listed(a_transaction(id="17"))], [BY_ID, SUCCESSFUL], Verdict.COMPLETED),
+        ((LINK,), [PENDING, listed(a_transaction(id="17"))], [BY_REFERENCE, SUCCESSFUL], Verdict.COMPLETED),
+        ((LINK, str(ID)), [PENDING, refusal(500, "odd")], [BY_ID, SUCCESSFUL], Verdict.PROCESSING),
+        ((str(ID), "awaiting:x"), [PENDING], [BY_ID], Verdict.REQUIRES_ACTION),
         ((str(ID),), [refusal(500, "odd")], [BY_ID], Verdict.UNKNOWN),
         ((str(ID),), [NO_TRANSACTION, verified()], [BY_ID, BY_REFERENCE], Verdict.COMPLETED),
         ((str(ID),), [verified(tx_ref="someone-elses"), NO_TRANSACTION], [BY_ID, BY_REFERENCE], Verdict.NOT_FOUND),
@@ -773,6 +778,12 @@ async def test_a_failure_proves_nothing_until_no_other_try_was_paid(
         assert (result.provider_references, result.paid) == (("17",), UGX)
 
 
+@pytest.mark.parametrize("rows", [[], [a_transaction(status="pending")], [a_transaction(tx_ref="someone-elses")]])
+async def test_a_try_under_way_proves_nothing_even_if_no_other_was_paid(rows: list[Any]) -> None:
+    result = await Wire(PENDING, listed(*rows)).build(Flutterwave).fetch(a_query(UGX, LINK), PLAIN)
+    assert (result.verdict, result.expirable, result.session_open) == (Verdict.PROCESSING, False, False)
+
+
 # Closing the page
 
 
@@ -796,7 +807,8 @@ INACTIVE = refusal(400, "This payment link is currently inactive")
         ([FAILED, listed()], Verdict.CANCELLED),
         ([FAILED, refusal(500, "odd")], Verdict.DECLINED),
         ([verified()], Verdict.COMPLETED),
-        ([verified(status="pending")], Verdict.PROCESSING),
+        ([PENDING, listed()], Verdict.PROCESSING),
+        ([PENDING, listed(a_transaction(id="17"))], Verdict.COMPLETED),
         ([verified(status="sleeping")], Verdict.UNKNOWN),
         ([refusal(500, "odd")], Verdict.UNKNOWN),
         ([refusal(400, "Invalid Transaction ID")], Verdict.NOT_FOUND),

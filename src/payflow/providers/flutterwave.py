@@ -6,7 +6,8 @@
 - An order opens a page and no transaction: until the customer tries, verifying answers "not found". The link is kept
   among the references, because only it closes the page.
 - Each try is a transaction of its own under the same tx_ref. A failed one ends nothing while the page is open, so its
-  id is not kept, and before it proves anything the list of successful ones is asked.
+  id is not kept, and before it proves anything the list of successful ones is asked. So it is while a try is pending,
+  which one that the customer gave up may stay.
 - `verif-hash` repeats a secret and says nothing of the body; the worker does not know which proof a webhook came with.
   Hence each webhook is a hint, and verify decides. A refund's has no envelope.
 - The gateway answers 503 after 28 seconds though the order may live on: unknown, as a duplicate tx_ref is.
@@ -397,17 +398,19 @@ class Flutterwave:
 
     async def _ask(self, query: Query, credentials: FlutterwaveCredentials) -> Result:
         """By the transaction's id while that stands; else, and after a failure, by our reference."""
-        identity = next((item for item in reversed(query.provider_references) if number(item) is not None), None)
-        if identity is not None:
-            found = _verified(await self._send("fetch", "GET", f"/transactions/{identity}/verify", credentials))
-            ours = found.reference == query.reference and found.verdict is not Verdict.DECLINED
-            if ours or found.verdict is Verdict.UNKNOWN:
+        known = _numbers(query)
+        found = Result(Verdict.NOT_FOUND)
+        if known:
+            found = _verified(await self._send("fetch", "GET", f"/transactions/{known[-1]}/verify", credentials))
+            if found.verdict is Verdict.UNKNOWN:
                 return found
-        path = "/transactions/verify_by_reference?" + urlencode({"tx_ref": query.reference})
-        found = _verified(await self._send("fetch", "GET", path, credentials))
-        if found.verdict is not Verdict.DECLINED:
+        if found.reference != query.reference or found.verdict is Verdict.DECLINED:
+            path = "/transactions/verify_by_reference?" + urlencode({"tx_ref": query.reference})
+            found = _verified(await self._send("fetch", "GET", path, credentials))
+        if found.verdict is not Verdict.DECLINED and (found.verdict is not Verdict.PROCESSING or _marks(query)):
             return found
-        # Documented nowhere: which of several tries this is. Another may have been paid.
+        # Documented nowhere: which of several tries this is. Another may have been paid, also while one is left pending (a
+        # transfer that the customer gave up for a card). A direct charge is one try.
         path = "/transactions?" + urlencode({"tx_ref": query.reference, "status": "successful"})
         return _paid_beside(found, await self._send("fetch", "GET", path, credentials), query.reference)
 
@@ -657,12 +660,17 @@ def _untold(result: Result, given: SecretStr | None) -> Result:
 
 def _without_page(result: Result, query: Query) -> Result:
     """Of a direct charge: a failure ends it, and while it is pending the customer has to act, if we were told so."""
-    marks = [text for text in query.provider_references if text.startswith((AWAITING, SUBMITTED))]
+    marks = _marks(query)
     if not marks:
         return result
     if result.verdict is Verdict.PROCESSING and all(_awaits(text) for text in marks):
         return replace(result, verdict=Verdict.REQUIRES_ACTION)
     return replace(result, session_open=False)
+
+
+def _marks(query: Query) -> list[str]:
+    """What only a direct charge leaves."""
+    return [text for text in query.provider_references if text.startswith((AWAITING, SUBMITTED))]
 
 
 def _awaits(text: str) -> bool:
@@ -850,18 +858,19 @@ def _verified(answer: Answer) -> Result:
     return Result(Verdict.UNKNOWN, raw_status=f"{answer.status} {message}".strip())
 
 
-def _paid_beside(declined: Result, answer: Answer, reference: str) -> Result:
-    """The successful try among those of this reference; else the decline, which an empty list proves to be final."""
+def _paid_beside(found: Result, answer: Answer, reference: str) -> Result:
+    """The successful try among those of this reference; else what was found, a decline proven final by an empty list."""
     body = _object(answer)
     listed = body.get("data")
     if answer.status != 200 or body.get("status") != "success" or not isinstance(listed, list):
-        return declined
+        return found
     tries = [item if isinstance(item, dict) else {} for item in listed]
     for data in tries:
         if data.get("tx_ref") == reference and STATUSES.get(_word(data.get("status"))) is Verdict.COMPLETED:
             return _result(data)
     # Others' in the list: it was not narrowed to ours, and ours may stand on another page.
-    return replace(declined, expirable=all(data.get("tx_ref") == reference for data in tries))
+    narrowed = all(data.get("tx_ref") == reference for data in tries)
+    return replace(found, expirable=narrowed and found.verdict is Verdict.DECLINED)
 
 
 def _closed(result: Result) -> Result:
