@@ -778,6 +778,15 @@ async def test_a_failure_proves_nothing_until_no_other_try_was_paid(
         assert (result.provider_references, result.paid) == (("17",), UGX)
 
 
+@pytest.mark.parametrize(
+    ("known", "expirable"), [((), True), ((LINK,), True), ((LINK, str(ID)), False), ((str(ID), "awaiting:x"), False)]
+)
+async def test_not_found_proves_nothing_once_a_transaction_was_told_of(known: tuple[str, ...], expirable: bool) -> None:
+    """A key of another account or mode finds nothing of what may have been paid under the one before."""
+    result = await Wire(NO_TRANSACTION).build(Flutterwave).fetch(a_query(UGX, *known), PLAIN)
+    assert (result.verdict, result.expirable) == (Verdict.NOT_FOUND, expirable)
+
+
 @pytest.mark.parametrize("rows", [[], [a_transaction(status="pending")], [a_transaction(tx_ref="someone-elses")]])
 async def test_a_try_under_way_proves_nothing_even_if_no_other_was_paid(rows: list[Any]) -> None:
     result = await Wire(PENDING, listed(*rows)).build(Flutterwave).fetch(a_query(UGX, LINK), PLAIN)

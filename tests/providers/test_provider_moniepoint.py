@@ -753,6 +753,13 @@ async def test_a_query_asks_by_our_reference_whatever_else_is_known() -> None:
         assert request.url.raw_path == f"/api/v2/merchant/transactions/query?paymentReference={REFERENCE}".encode()
 
 
+async def test_not_found_after_an_answer_speaks_of_the_key_and_proves_nothing() -> None:
+    query = dataclasses.replace(a_query(NGN, MNFY), answered=True)
+    wire = Wire(refusal(404, MISSING), preliminary={LOGIN: TOKEN})
+    result = await wire.build(Moniepoint).fetch(query, CREDENTIALS)
+    assert (result.verdict, result.expirable) == (Verdict.NOT_FOUND, False)
+
+
 # Bank transfer
 
 

@@ -558,6 +558,14 @@ class TestPaystackContract(SignedWebhooks, ProviderContract):
         return {"x-paystack-signature": hmac.digest(key, body, "sha512").hex()}
 
 
+@pytest.mark.parametrize("reply", [refusal(400, "Transaction reference not found"), refusal(404, "Entity not found")])
+async def test_not_found_after_an_answer_speaks_of_the_key_and_proves_nothing(reply: Reply) -> None:
+    """A key of another account or mode finds nothing of what may have been paid under the one before."""
+    query = dataclasses.replace(a_query(NGN), answered=True)
+    result = await Wire(reply).build(Paystack).fetch(query, CREDENTIALS)
+    assert (result.verdict, result.expirable) == (Verdict.NOT_FOUND, False)
+
+
 async def test_the_whole_order_as_paystack_receives_it() -> None:
     wire = Wire(Reply(200, ACCEPTED))
     await wire.build(Paystack).collect(an_order(NGN, method="mobile_money"), CREDENTIALS)

@@ -664,3 +664,10 @@ def test_a_move_that_the_table_does_not_hold_leaves_nothing_behind() -> None:
         move(of, Status.PENDING, cause=Cause.OPERATOR, origin=ORIGIN, now=NOW)
     assert refused.value.code == "invalid_transition"
     assert (of.transaction.version, of.events, of.dirty) == (2, [], False)
+
+
+@pytest.mark.parametrize("status", list(AttemptStatus))
+def test_a_question_says_whether_the_order_was_ever_answered(status: AttemptStatus) -> None:
+    of = transaction()
+    unanswered = {AttemptStatus.CREATED, AttemptStatus.UNKNOWN}
+    assert attempt(of, status).query().answered is (status not in unanswered)

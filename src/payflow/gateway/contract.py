@@ -177,6 +177,7 @@ class Query:
 
     `customer` is told to `submit`, for providers that want the payer named again (C-Pay signs the phone number).
     `callback_url` holds the attempt's token, for providers whose answer to a question is "asked" (Daraja's status query).
+    `answered` says that the provider has told of this order before: where it finds nothing now, the key may be another's.
     """
 
     operation: Operation
@@ -186,6 +187,7 @@ class Query:
     created_at: datetime
     customer: Customer | None = None
     callback_url: str | None = None
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

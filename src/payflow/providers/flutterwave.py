@@ -407,6 +407,8 @@ class Flutterwave:
         if found.reference != query.reference or found.verdict is Verdict.DECLINED:
             path = "/transactions/verify_by_reference?" + urlencode({"tx_ref": query.reference})
             found = _verified(await self._send("fetch", "GET", path, credentials))
+        if found.verdict is Verdict.NOT_FOUND and known:
+            return replace(found, expirable=False)  # it told of one before: the key may be another's
         if found.verdict is not Verdict.DECLINED and (found.verdict is not Verdict.PROCESSING or _marks(query)):
             return found
         # Documented nowhere: which of several tries this is. Another may have been paid, also while one is left pending (a

@@ -330,7 +330,7 @@ class Moniepoint:
     async def fetch(self, query: Query, credentials: MoniepointCredentials) -> Result:
         """By our reference: it also finds an order whose answer was lost, and no hint can put another in its place."""
         path = f"{QUERY}?paymentReference={quote(query.reference, safe='')}"
-        found = await self._asked("fetch", path, credentials, _fetched)
+        found = await self._asked("fetch", path, credentials, lambda answer: _fetched(answer, query))
         under_way = any(text.startswith(SUBMITTED) for text in query.provider_references)
         if found.verdict is Verdict.REQUIRES_ACTION and under_way:
             return dataclasses.replace(found, verdict=Verdict.PROCESSING, expirable=False)
@@ -732,13 +732,13 @@ def _refused(answer: Answer, codes: Mapping[str, Failure] | None = None) -> Resu
     return Result(Verdict.REFUSED, raw_status=said, failure=told(failure, said))
 
 
-def _fetched(answer: Answer) -> Result:
-    """The answer to a question."""
+def _fetched(answer: Answer, query: Query) -> Result:
+    """The answer to a question. What Monnify has told of before it finds, or the key is another."""
     body = _granted(answer)
     if body is not None:
         return _result(body)
     if _says_no(answer) and _message(answer).lower().startswith(NOT_FOUND):
-        return Result(Verdict.NOT_FOUND, raw_status=_said(answer), expirable=True)
+        return Result(Verdict.NOT_FOUND, raw_status=_said(answer), expirable=not query.answered)
     return Result(Verdict.UNKNOWN, raw_status=_said(answer))
 
 

@@ -300,7 +300,7 @@ class Paystack:
         try:
             path = f"/transaction/verify/{quote(query.reference, safe='')}"
             answer = await self._send("fetch", "GET", path, credentials)
-            result = _verified(answer)
+            result = _verified(answer, query)
             if result.verdict is Verdict.REVERSED:
                 return await self._taken_back(query, result, credentials)
             if result.verdict in (Verdict.REQUIRES_ACTION, Verdict.PROCESSING) and _is_direct(_data(answer)):
@@ -873,14 +873,14 @@ def _banks(rows: Any, currency: str) -> list[Bank]:
     return found
 
 
-def _verified(answer: Answer) -> Result:
-    """The answer to a question."""
+def _verified(answer: Answer, query: Query) -> Result:
+    """The answer to a question. It finds what it has told of before, if only as `abandoned`: else the key is another."""
     body = answer.json_object()
     if answer.status == 200 and body.get("status") is True and isinstance(body.get("data"), dict):
         return _result(body["data"], direct=_is_direct(body["data"]))
     code, message = _word(body.get("code")), _word(body.get("message"))
     if NOT_FOUND & {(answer.status, code), (answer.status, _folded(message))}:
-        return Result(Verdict.NOT_FOUND, raw_status=code or message, expirable=True)
+        return Result(Verdict.NOT_FOUND, raw_status=code or message, expirable=not query.answered)
     return Result(Verdict.UNKNOWN, raw_status=f"{answer.status} {code or message}".strip())
 
 

@@ -69,7 +69,14 @@ class Attempt:
 
     def query(self) -> Query:
         """What an adapter needs to ask about this attempt."""
-        return Query(self.operation, self.reference, self.provider_references, self.amount, self.created_at)
+        return Query(
+            self.operation,
+            self.reference,
+            self.provider_references,
+            self.amount,
+            self.created_at,
+            answered=self.status not in (AttemptStatus.CREATED, AttemptStatus.UNKNOWN),
+        )
 
 
 @dataclass(slots=True)
