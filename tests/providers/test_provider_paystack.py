@@ -963,7 +963,7 @@ async def test_a_refund_names_the_payment_and_carries_our_reference_in_its_note(
 
 async def test_a_refund_whose_answer_was_lost_is_looked_for_among_the_payments() -> None:
     _, wire = await ask("fetch_refund", a_refund_query(PART, PAYMENT), replies=(listed(),))
-    assert dict(wire.requests[0].url.params) == {"transaction": "5210447301", "perPage": "100"}
+    assert dict(wire.requests[0].url.params) == {"transaction": "5210447301", "perPage": "100", "page": "1"}
     _, wire = await ask("fetch_refund", a_refund_query(PART, a_payment(NGN)), replies=(listed(),))
     assert wire.requests[0].url.params["transaction"] == PAYMENT_REFERENCE
 
@@ -992,6 +992,32 @@ async def test_a_payment_refunded_in_full_is_not_reversed_but_paid(
     query = dataclasses.replace(a_query(NGN), reference=PAYMENT_REFERENCE)
     result, _ = await ask("fetch", query, replies=(verified(status="reversed"),), refund=listed(*rows))
     assert (result.verdict, result.paid) == (verdict, Money(507_614, "NGN"))
+
+
+def a_page(*rows: dict[str, Any], pages: int) -> Reply:
+    meta = {"total": 250, "skipped": 0, "perPage": 100, "page": 1, "pageCount": pages}
+    return Reply(200, {"status": True, "message": "Refunds retrieved", "data": list(rows), "meta": meta})
+
+
+OTHERS = a_refund_row(id=1, transaction=1, transaction_reference="another", merchant_note="")
+
+
+async def test_refunds_are_read_page_by_page_should_the_filter_not_be_heeded() -> None:
+    ours = a_refund_row(amount=507_614, merchant_note="")
+    wire = Wire(verified(status="reversed"), a_page(OTHERS, pages=2), a_page(ours, pages=2))
+    query = dataclasses.replace(a_query(NGN), reference=PAYMENT_REFERENCE)
+    result = await wire.build(Paystack).fetch(query, CREDENTIALS)
+    assert result.verdict is Verdict.COMPLETED
+    assert [request.url.params.get("page") for request in wire.requests] == [None, "1", "2"]
+    wire = Wire(a_page(OTHERS, pages=2), a_page(a_refund_row(), pages=2))
+    result = await wire.build(Paystack).fetch_refund(a_refund_query(PART, PAYMENT), CREDENTIALS)
+    assert (result.verdict, result.provider_references) == (Verdict.PROCESSING, ("3018284",))
+
+
+async def test_a_list_of_refunds_without_end_tells_nothing() -> None:
+    wire = Wire(verified(status="reversed"), a_page(OTHERS, pages=10_000))
+    result = await wire.build(Paystack).fetch(a_query(NGN), CREDENTIALS)
+    assert (result.verdict, len(wire.requests)) == (Verdict.UNKNOWN, 21)
 
 
 async def test_a_reversed_payment_whose_refunds_cannot_be_read_is_unknown() -> None:

@@ -163,7 +163,7 @@ PREFIXES = {"GHS": "+233", "KES": "+254"}
 RECIPIENT_TYPES = {"NGN": "nuban", "GHS": "ghipss", "ZAR": "basa", "KES": "kepss"}
 # Stands in a refund's note: the one place that Paystack gives back.
 REFUND_NOTE = re.compile(r"\[ref ([a-z0-9]{1,50})\]")
-BANK_PAGES = 20
+BANK_PAGES = REFUND_PAGES = 20
 # How long the account of a direct bank transfer takes money.
 ACCOUNT_LIFE = timedelta(hours=1)
 
@@ -438,15 +438,20 @@ class Paystack:
         return result
 
     async def _refunds_of(self, payment: Query, credentials: PaystackCredentials) -> list[dict[str, Any]]:
-        """The payment's refunds. Rows of others are left out, should the filter not be heeded."""
+        """All the payment's refunds. Should the filter not be heeded, they are found among those of others, on any page."""
         payment_id = next((item for item in payment.provider_references if number(item) is not None), payment.reference)
-        path = "/refund?" + urlencode({"transaction": payment_id, "perPage": 100})
-        answer = await self._send("fetch_refund", "GET", path, credentials)
-        body = answer.json_object()
-        rows = body.get("data")
-        if answer.status != 200 or body.get("status") is not True or not isinstance(rows, list):
-            raise Unreadable(f"{answer.status} without a list of refunds")
-        return [row for row in rows if isinstance(row, dict) and _is_of(row, payment)]
+        found: list[dict[str, Any]] = []
+        for page in range(1, REFUND_PAGES + 1):
+            path = "/refund?" + urlencode({"transaction": payment_id, "perPage": 100, "page": page})
+            answer = await self._send("fetch_refund", "GET", path, credentials)
+            body = answer.json_object()
+            rows, meta = body.get("data"), body.get("meta")
+            if answer.status != 200 or body.get("status") is not True or not isinstance(rows, list):
+                raise Unreadable(f"{answer.status} without a list of refunds")
+            found += [row for row in rows if isinstance(row, dict) and _is_of(row, payment)]
+            if page >= ((number(meta.get("pageCount")) if isinstance(meta, dict) else None) or 1):
+                return found
+        raise Unreadable("too many refunds to find the payment's among them")
 
     async def _look_up(self, path: str, credentials: PaystackCredentials) -> dict[str, Any]:
         try:
