@@ -833,6 +833,7 @@ class TestPaystackVerbs(VerbsContract):
                     for word, verdict, failure in TRANSFER_STATES
                 ),
                 Case("otp", transfer_answer(status="otp"), Verdict.REQUIRES_ACTION, expected=TRANSFER_TOLD),
+                Case("another transfer", transfer_answer(status="failed", reference="another"), Verdict.UNKNOWN),
                 Case("a reference used twice", refusal(400, "Duplicate Transfer Reference"), Verdict.UNKNOWN),
                 Case(
                     "a reference used twice, under a listed code",
@@ -876,6 +877,10 @@ class TestPaystackVerbs(VerbsContract):
                 Case("otp", transfer_answer(status="otp"), Verdict.REQUIRES_ACTION, expected=TRANSFER_TOLD),
                 Case("without a fee", transfer_answer(fee_charged=None), Verdict.COMPLETED, expected={"fee": None}),
                 Case("not found", refusal(404, "Transfer not found"), Verdict.NOT_FOUND, expected={"expirable": False}),
+                *(
+                    Case(f"another transfer, {word}", transfer_answer(status=word, reference="another"), Verdict.UNKNOWN)
+                    for word in ("success", "failed", "reversed", "otp")
+                ),
                 Case("a wrong address", refusal(404, "Cannot GET /transfer"), Verdict.UNKNOWN),
                 Case("invalid key", refusal(401, "Invalid key"), Verdict.UNKNOWN),
                 Case("too many", refusal(429, "Too many requests"), Verdict.UNKNOWN),
@@ -890,6 +895,7 @@ class TestPaystackVerbs(VerbsContract):
             label="submit for a transfer",
             cases=(
                 Case("taken", transfer_answer(status="pending"), Verdict.PROCESSING, expected=TRANSFER_TOLD),
+                Case("another transfer", transfer_answer(status="failed", reference="another"), Verdict.UNKNOWN),
                 Case("refused", refusal(400, "Transfer code is invalid"), Verdict.REFUSED, "invalid_request"),
                 Case("a wrong code", refusal(400, "OTP is invalid"), Verdict.UNKNOWN),
             ),

@@ -359,14 +359,15 @@ class Paystack:
             return Result(Verdict.NOT_SENT, raw_status=f"no recipient: {error}", failure=UNREACHABLE)
         try:
             body = _transfer_body(order, recipient)
-            return _transfer_taken(await self._send("pay_out", "POST", "/transfer", credentials, body))
+            answer = await self._send("pay_out", "POST", "/transfer", credentials, body)
+            return _transfer_taken(answer, order.reference)
         except (NotSent, OutcomeUnknown, Unreadable) as error:
             return silence(error)
 
     async def fetch_payout(self, query: Query, credentials: PaystackCredentials) -> Result:
         try:
             path = f"/transfer/verify/{quote(query.reference, safe='')}"
-            return _transfer_fetched(await self._send("fetch_payout", "GET", path, credentials))
+            return _transfer_fetched(await self._send("fetch_payout", "GET", path, credentials), query.reference)
         except (NotSent, OutcomeUnknown, Unreadable) as error:
             return Result(Verdict.UNKNOWN, raw_status=str(error))
 
@@ -413,7 +414,8 @@ class Paystack:
         if submission.type is not ActionType.OTP or code is None:
             return Result(Verdict.UNKNOWN, raw_status="no transfer code")
         body = {"transfer_code": code, "otp": submission.value.get_secret_value()}
-        return _transfer_taken(await self._send("submit", "POST", "/transfer/finalize_transfer", credentials, body))
+        answer = await self._send("submit", "POST", "/transfer/finalize_transfer", credentials, body)
+        return _transfer_taken(answer, query.reference)
 
     async def _at_step(self, query: Query, result: Result, credentials: PaystackCredentials) -> Result:
         """What a direct charge that is under way asks for. Where that can't be learned, verify's answer stands."""
@@ -825,21 +827,30 @@ def _no_recipient(answer: Answer) -> Result:
     return Result(Verdict.REFUSED, raw_status=f"no recipient: {result.raw_status}", failure=NO_RECIPIENT)
 
 
-def _transfer_taken(answer: Answer) -> Result:
+def _transfer_taken(answer: Answer, reference: str) -> Result:
     """The answer to a transfer or to its OTP. A reference used twice is unknown: the question tells."""
     data = _data(answer) if answer.status == 200 else None
-    return _transfer_result(data) if data is not None else _refused(answer.status, _body(answer), TRANSFER_REFUSALS)
+    if data is None:
+        return _refused(answer.status, _body(answer), TRANSFER_REFUSALS)
+    return _only(reference, _transfer_result(data))
 
 
-def _transfer_fetched(answer: Answer) -> Result:
+def _transfer_fetched(answer: Answer, reference: str) -> Result:
     data = _data(answer)
     if data is not None:
-        return _transfer_result(data)
+        return _only(reference, _transfer_result(data))
     body = _body(answer)
     words = {_word(body.get("code")), _folded(_word(body.get("message")))}
     if answer.status == 404 and words & {"transfer_not_found", "transfer not found"}:
         return Result(Verdict.NOT_FOUND, raw_status="transfer not found")
     return Result(Verdict.UNKNOWN, raw_status=_said(answer))
+
+
+def _only(reference: str, result: Result) -> Result:
+    """What is said of another transfer decides nothing: believing its failure would release money that may be gone."""
+    if result.reference in (None, reference):
+        return result
+    return Result(Verdict.UNKNOWN, raw_status="another transfer")
 
 
 def _transfer_result(data: Mapping[str, Any]) -> Result:
