@@ -1149,6 +1149,16 @@ MAY_STILL_ARRIVE = (
     "Unable to complete request at this time",
     "Processing in progress",
     "Processor malfunction",
+    # The same reasons as other hands write them.
+    "Time out waiting for response from destination bank",
+    "TIME-OUT",
+    "NIP delay",
+    "Destination bank is not currently available",
+    "Bank not reachable",
+    "We were unable to complete this transaction at this time",
+    "Invalid session-id",
+    "Transaction is processing",
+    "Processing is in-progress",
 )
 
 

@@ -878,7 +878,9 @@ class TestPaystackVerbs(VerbsContract):
                 Case("without a fee", transfer_answer(fee_charged=None), Verdict.COMPLETED, expected={"fee": None}),
                 Case("not found", refusal(404, "Transfer not found"), Verdict.NOT_FOUND, expected={"expirable": False}),
                 *(
-                    Case(f"another transfer, {word}", transfer_answer(status=word, reference="another"), Verdict.UNKNOWN)
+                    Case(
+                        f"another transfer, {word}", transfer_answer(status=word, reference="another"), Verdict.UNKNOWN
+                    )
                     for word in ("success", "failed", "reversed", "otp")
                 ),
                 Case("a wrong address", refusal(404, "Cannot GET /transfer"), Verdict.UNKNOWN),

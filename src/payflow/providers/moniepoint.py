@@ -176,17 +176,9 @@ TRANSFER_STATUSES = {
     "REVERSED": Verdict.REVERSED,
 }
 # Beside these words, by Monnify's page of error codes, a failed transfer has to be asked about again.
-NOT_FINAL = (
-    "timeout",
-    "timed out",
-    "delayed",
-    "not available",
-    "unavailable",
-    "invalid session id",
-    "invalid response code",
-    "malfunction",
-    "unable to complete",
-    "in progress",
+NOT_FINAL = re.compile(
+    r"time ?out|timed out|delay|not (\w+ )?(available|reachable)|unavailable|unreachable|invalid session id"
+    r"|invalid response code|malfunction|unable to complete|in progress|is processing|being processed"
 )
 UNPAID = {Verdict.REQUIRES_ACTION, Verdict.DECLINED, Verdict.CANCELLED, Verdict.EXPIRED}
 
@@ -846,7 +838,8 @@ def _transfer_result(data: Mapping[str, Any], name: str) -> Result:
 
 
 def _may_still_arrive(words: str) -> bool:
-    return any(part in words.lower() for part in NOT_FINAL)
+    """Whatever stands between the words: it is written time-out, time out and timeout."""
+    return NOT_FINAL.search(re.sub(r"[^a-z0-9]+", " ", words.lower())) is not None
 
 
 def _moved(amount: Any, currency: Any, verdict: Verdict) -> Money | None:
