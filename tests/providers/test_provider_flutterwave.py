@@ -1048,6 +1048,13 @@ async def test_a_wallets_owner_confirms_on_the_phone(authorization: Any) -> None
     assert result.provider_references == (str(ID), "awaiting:2993238342")
 
 
+async def test_an_account_number_in_what_the_customer_reads_is_not_told() -> None:
+    words = "Enter the code that was sent to the owner of 0690000031"
+    _, result = await charge(charged({"mode": "otp", "validate_instructions": words}), a_charge("bank", ACCOUNT))
+    assert result.verdict is Verdict.REQUIRES_ACTION
+    assert result.next_action.display_text == "Enter the code that was sent to the owner of ***"
+
+
 async def test_an_account_number_that_is_repeated_is_not_told() -> None:
     words = "Account 0690000031 is required"
     _, result = await charge(refusal(400, words), a_charge("bank", ACCOUNT))

@@ -654,7 +654,9 @@ def _account_to_pay(order: CollectOrder, asked: Mapping[str, Any], ends_at: date
 def _untold(result: Result, given: SecretStr | None) -> Result:
     """A message may repeat what it refuses, and that is kept nowhere."""
     secret = given.get_secret_value() if given else ""
-    failure = result.failure
+    failure, action = result.failure, result.next_action
+    if secret and action is not None and action.display_text:
+        result = replace(result, next_action=replace(action, display_text=action.display_text.replace(secret, "***")))
     if not secret or secret not in f"{result.raw_status} {failure.provider_code if failure else ''}":
         return result
     return replace(result, raw_status="", failure=Failure(failure.code, failure.message) if failure else None)
