@@ -546,6 +546,17 @@ class TestFlutterwaveContract(SignedWebhooks, ProviderContract):
             {"verdict": Verdict.UNKNOWN},
         ),
         EventCase(
+            "a payment as v4 tells it",
+            {
+                "webhook_id": "wbk_17",
+                "timestamp": 1_772_616_615,
+                "type": "charge.completed",
+                "data": {"id": "chg_17", "reference": REFERENCE, "status": "succeeded", "amount": 5_000},
+            },
+            {"type": "charge.completed", "references": (REFERENCE,), "provider_references": ()},
+            {"verdict": Verdict.UNKNOWN, "paid": None},
+        ),
+        EventCase(
             "the dashboard's test",
             {"event": "test_assess", "data": {}},
             {"type": "test_assess", "references": (), "provider_references": ()},

@@ -933,18 +933,18 @@ def _event(body: Any) -> ProviderEvent:
         raise Unreadable("not an object")
     if "event" not in body and "AmountRefunded" in body:
         return _refund_event(f"refund.{_word(body.get('status')) or 'unknown'}", body)
-    name, data = _word(body.get("event")), body.get("data")
+    name, data = _word(body.get("event")) or _word(body.get("type")), body.get("data")  # v4 says type, and reference
     if not name:
         raise Unreadable("an event without a name")
     fields = data if isinstance(data, dict) else {}
     operation = OPERATIONS.get(name.partition(".")[0], Operation.COLLECT)
     if operation is Operation.REFUND:
         return _refund_event(name, fields)
-    if name == "charge.completed" and not _word(fields.get("tx_ref")):
+    found = (_word(fields.get("tx_ref")), _word(fields.get("reference")))
+    if name == "charge.completed" and not any(found):
         raise Unreadable(f"{name} without a tx_ref")
     moving = {"charge.completed": _result, "transfer.completed": _transfer}.get(name)
     identity = number(fields.get("id"))
-    found = (_word(fields.get("tx_ref")), _word(fields.get("reference")))
     return ProviderEvent(
         type=name,
         trust=Trust.CONFIRM,
