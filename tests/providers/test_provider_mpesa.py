@@ -761,7 +761,7 @@ async def test_the_whole_payout_as_daraja_receives_it() -> None:
         "PartyA": "600992",
         "PartyB": "254712345678",
         "Remarks": "Wages  May",
-        "QueueTimeOutURL": CALLBACK_URL,
+        "QueueTimeOutURL": CALLBACK_URL + "0",
         "ResultURL": CALLBACK_URL,
         "Occassion": "Payout",
     }
@@ -779,7 +779,7 @@ async def test_the_whole_reversal_as_daraja_receives_it() -> None:
         "ReceiverParty": "174379",
         "RecieverIdentifierType": "11",
         "ResultURL": CALLBACK_URL,
-        "QueueTimeOutURL": CALLBACK_URL,
+        "QueueTimeOutURL": CALLBACK_URL + "0",
         "Remarks": "x" * 100,
     }
 

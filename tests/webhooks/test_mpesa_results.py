@@ -10,7 +10,10 @@ from structlog.testing import capture_logs
 from payflow.core.clock import utc_now
 from payflow.infra.queue.port import Message
 from payflow.webhooks.processing import Disposition, Ending
-from tests.house import House, Merchant, Urls, running_house
+from tests.house import House, Merchant, Urls, eventually, running_house
+from tests.payouts.till import attempt_of as reference_of
+from tests.payouts.till import audit, began, fill, purse, until
+from tests.payouts.till import story as payout_story
 from tests.webhooks.desk import (
     attempt_of,
     books,
@@ -255,3 +258,33 @@ async def test_a_token_of_another_attempt_of_ours_that_is_no_refund_leaves_the_r
     assert end.ending is Ending.RETRY
     assert (await ada.payment(payment["id"]))["version"] == payment["version"]
     assert (await ada.payment(other["id"]))["version"] == other["version"]
+
+
+# The queue's timeout
+
+
+@pytest.mark.parametrize("notice", ["timeout", "timeout_told_as_failure"])
+async def test_the_queues_timeout_of_a_payout_never_fails_it_whatever_its_body_says(urls: Urls, notice: str) -> None:
+    """The body of it is documented nowhere: that of a failure must not release the hold of money that may still go out."""
+    async with running_house(
+        urls, amqp_url="", timer_interval_seconds=3_600.0, simulator={"automatic_customer": False}
+    ) as house:
+        ada = await house.merchant()
+        await fill(house, ada, 200_000, "KES")
+        withdrawal = await began(ada, "mpesa")
+        reference = await reference_of(ada, withdrawal["id"])
+        assert (await house.act("mpesa", reference, notice)).is_success
+        await eventually(lambda: counted(house, "mpesa", "accepted") == 1)
+        await eventually(lambda: asked_about(house), what="the question what became of it")
+        stands = await until(ada, withdrawal["id"], "processing")
+        assert await purse(house, ada, "KES") == (150_000, 50_000)
+        assert (await house.act("mpesa", reference, "pay")).is_success
+        stands = await until(ada, withdrawal["id"], "completed")
+        assert "withdrawal.failed" not in payout_story(stands)
+        assert await purse(house, ada, "KES") == (150_000, 0)
+        await audit(house)
+
+
+async def asked_about(house: House) -> bool:
+    rows = (await house.simulator.get("/_control/requests", params={"provider": "mpesa"})).json()["requests"]
+    return any("transactionstatus" in row["path"] for row in rows)

@@ -364,6 +364,9 @@ class ProviderEvent:
     unordered: bool = False
 
 
+HINT_MARK = "0"
+"""Behind a callback URL that holds a token: what comes there is only a reason to ask, whatever it says."""
+
 ACCOUNT_REFERENCE_LENGTH = 12
 """Where a customer can type which account a payment is for, an order's account is the end of its reference, so long."""
 

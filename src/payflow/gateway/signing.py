@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from uuid import UUID, uuid5
 
 from payflow.core.crypto import keyed_digest, same
-from payflow.gateway.contract import Declaration, WebhookRefused
+from payflow.gateway.contract import HINT_MARK, Declaration, WebhookRefused
 
 _TOKEN_MAC_BYTES = 16
 _OF_NO_ATTEMPT = UUID("5d0f3a0a-7c1c-5f0e-9c40-3b8f2f6f5a27")
@@ -90,6 +90,12 @@ class CallbackTokens:
         if attempt_id is None or not same(self._tag(attempt_id), token[32:]):
             raise WebhookRefused("token")
         return attempt_id
+
+    @staticmethod
+    def without_mark(token: str) -> tuple[str, bool]:
+        """The token, and whether `HINT_MARK` stood behind it."""
+        marked = len(token) == 65 and token.endswith(HINT_MARK)
+        return (token[:-1], True) if marked else (token, False)
 
     def _tag(self, attempt_id: UUID) -> str:
         return keyed_digest(self._key, "callback", attempt_id.bytes)[:_TOKEN_MAC_BYTES].hex()

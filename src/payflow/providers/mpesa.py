@@ -19,7 +19,8 @@ Payouts and refunds:
   unknown. Its alphabet and length are written nowhere; Safaricom's example is letters, digits and `_`.
 - Results of payouts, refunds and status questions have one shape. A status question that failed must not pass for a payout
   that failed: what nothing in the body tells apart moves nothing, and unlisted codes are unknown.
-- The queue's timeout is documented without a body, and means that nobody knows.
+- The queue's timeout is documented without a body, and means that nobody knows. So it has an address of its own, where even
+  the body of a failure only makes us ask.
 - Whether a part can be reversed is written nowhere, so only the whole is. A reversal needs the payment's receipt.
 - `RecieverIdentifierType`, `Occassion`, `OriginatorCoversationID` are spelled so; `InitiatorName` is `Initiator` elsewhere.
 - The SecurityCredential is the initiator's password under Safaricom's RSA key, padded by PKCS #1 v1.5. The certificates are
@@ -45,6 +46,7 @@ from payflow.core.clock import Clock
 from payflow.core.money import Money, MoneyError
 from payflow.gateway.contract import (
     ACCOUNT_REFERENCE_LENGTH,
+    HINT_MARK,
     ActionType,
     CollectOrder,
     Declaration,
@@ -432,7 +434,7 @@ class Mpesa:
         """An order that is acknowledged now; what becomes of it, and that nobody knows, comes to the callback URL."""
         if credentials.initiator_name is None:
             return Result(Verdict.REFUSED, raw_status="no initiator", failure=SETUP)
-        addresses = {"ResultURL": callback_url, "QueueTimeOutURL": callback_url}
+        addresses = {"ResultURL": callback_url, "QueueTimeOutURL": callback_url + HINT_MARK}
         body = order | addresses | {"SecurityCredential": _security_credential(credentials)}
         try:
             answer = await self._send(operation, path, credentials, body)

@@ -192,11 +192,15 @@ class Initiator:
     # What becomes of it
 
     def act(self, order: Order, action: str) -> asyncio.Task[None] | None:
-        """Besides the common actions: `timeout` is the queue's, `code_2006` ends the order with that result code."""
+        """Besides the common actions: `timeout` is the queue's (`timeout_told_as_failure` with the body of a result),
+        `code_2006` ends the order with that result code."""
         if order.ended is not None:
             raise NotPossible("it has ended")
         if action == "timeout":
             return self.tell(order, "queue timeout", order.timeout_url, shapes.timeout_notice(order))
+        if action == "timeout_told_as_failure":
+            notice = shapes.timeout_as_result(order, self.office.now())
+            return self.tell(order, "queue timeout", order.timeout_url, notice)
         order.ended = self.end(order, "decline" if action == "fail" else action)
         order.charge.status = "paid" if order.ended[0] == 0 else "failed"
         payer = ""

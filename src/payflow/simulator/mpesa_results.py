@@ -1,7 +1,7 @@
 """Daraja's shapes for what an initiator orders: acknowledgement, and the results that come to ResultURL later."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -159,6 +159,11 @@ def status_result(order: Order | None, ids: tuple[str, str], now: datetime) -> d
 def timeout_notice(order: Order) -> dict[str, Any]:
     """Its body is documented nowhere."""
     return {"OriginatorConversationID": order.originator_id, "ConversationID": order.conversation_id}
+
+
+def timeout_as_result(order: Order, now: datetime) -> dict[str, Any]:
+    """The same in the shape of a result, which nothing rules out; the order itself has not ended."""
+    return result(replace(order, ended=(1, "The request timed out in the queue.")), now)
 
 
 def is_security_credential(value: Any) -> bool:

@@ -130,7 +130,7 @@ class Intake:
         declaration = provider.declaration
         if not isinstance(provider, AnswersValidation) or arrival.token is None:
             return None
-        if self._tokens.read(arrival.token) != validation_id(declaration.name):
+        if self._tokens.read(self._tokens.without_mark(arrival.token)[0]) != validation_id(declaration.name):
             return None
         try:
             asked = provider.read_validation(request)
@@ -157,8 +157,10 @@ class Intake:
         """The attempt that the path's token names, if any, and how far the events can be believed at most. WebhookRefused."""
         declaration = provider.declaration
         attempt_id = None
+        only_a_hint = False
         if arrival.token is not None:
-            attempt_id = self._tokens.read(arrival.token)
+            token, only_a_hint = self._tokens.without_mark(arrival.token)
+            attempt_id = self._tokens.read(token)
         elif declaration.webhook_token:
             raise WebhookRefused("token")
         self._check_source(declaration, arrival)
@@ -166,7 +168,8 @@ class Intake:
         if credentials is None:
             raise WebhookRefused("no_secret")
         assert isinstance(provider, ReceivesWebhooks)
-        return attempt_id, provider.verify_webhook(request, credentials.all)
+        trust = provider.verify_webhook(request, credentials.all)
+        return attempt_id, Trust.CONFIRM if only_a_hint else trust
 
     async def _refuse(self, provider: str, reason: str, arrival: Arrival) -> None:
         self._metrics.count(provider, "refused")
