@@ -408,6 +408,27 @@ def rotated(new: str) -> dict[str, Any]:
     return {"credentials_key": SecretStr(new), "former_credentials_keys": (SecretStr(SECRET),)}
 
 
+async def test_a_node_without_the_new_key_goes_on_with_what_it_knew_and_brings_back_nothing_retired(
+    shop: House,
+) -> None:
+    """The environment's secret may be retired because it leaked: a row that cannot be opened must not revive it."""
+    admin, new = await shop.merchant(admin=True), "a-new-key-0123456789abcdef0123456789"
+    environment = {"paystack": {"secret_key": SecretStr(shop.simulator_settings.paystack_secret_key)}}
+    await admin.post("/providers/paystack/config", json=NEW)
+    await admin.client.delete("/api/v1/providers/paystack/config/previous")
+    running = node(shop, keyring(), environment)
+    assert await key_of(running) == [NEW["secret_key"]]
+    services = build_services(shop.settings.model_copy(update=rotated(new)))
+    try:
+        assert [step.outcome async for step in services.credential_keeping.reseal()] == [Resealed.DONE]
+    finally:
+        await services.close()
+    running.forget()
+    assert await key_of(running) == [NEW["secret_key"]]
+    assert await key_of(node(shop, keyring(), environment)) == []  # started since: it knows nothing
+    assert await key_of(node(shop, keyring(new), environment)) == [NEW["secret_key"]]
+
+
 async def test_sealing_anew_keeps_what_was_retired(shop: House) -> None:
     admin, new = await shop.merchant(admin=True), "a-new-key-0123456789abcdef0123456789"
     await admin.post("/providers/paystack/config", json=NEW)

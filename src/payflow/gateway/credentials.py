@@ -112,6 +112,7 @@ class SealedCredentials:
             if name in providers and any(value.get_secret_value() for value in values.values())
         }
         self._known: dict[str, CredentialSet] | None = None
+        self._opened: dict[UUID, BaseModel] = {}  # what rows held when they could be opened last
         self._read_at = float("-inf")
         self._first_read = asyncio.Lock()
 
@@ -177,27 +178,35 @@ class SealedCredentials:
         self._known = {name: CredentialSet(models[0], tuple(models[1:])) for name, models in found.items() if models}
 
     def _read(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[BaseModel]:
-        """The present credentials and those before them: one row more, or, behind a single row, the environment."""
+        """The present credentials and those before them: one row more, or, behind a single row, the environment. What a row
+        that cannot be opened says of the environment is not known: it may have been retired, and then must not come back."""
         models: list[BaseModel] = []
-        alone = False
+        alone = environment_retired = False
         for row in rows:
-            opened = None if alone else self._open(row)
-            if opened is not None:
-                models.append(opened[0])
-                alone = opened[1]
+            if alone:
+                break
+            try:
+                model, alone = self._open(row)
+            except SealBroken:
+                log.error("credentials.seal_broken", provider=row["provider"], config_id=str(row["id"]))
+                # Sealed anew under a key that this node is not given yet: what it holds is the same.
+                model, environment_retired = self._opened.get(row["id"]), True
+            if model is not None:
+                models.append(model)
+                self._opened[row["id"]] = model
         environment = self._environment.get(name)
-        if environment is not None and (not models or (len(rows) == 1 and not alone)):
+        retired = alone or environment_retired
+        if environment is not None and not retired and (not models or len(rows) == 1):
             models.append(environment)
         return models
 
-    def _open(self, row: Mapping[str, Any]) -> tuple[BaseModel, bool] | None:
-        """None, and a line in the log, for a row that is not what this installation sealed, or that the adapter of today
-        does not take: one bad row must not keep the other providers from their credentials."""
+    def _open(self, row: Mapping[str, Any]) -> tuple[BaseModel | None, bool]:
+        """What the row holds, and whether that stands alone. SealBroken when it is not what this installation sealed. None,
+        and a line in the log, for what the adapter of today does not take. One bad row must not keep the other providers
+        from their credentials."""
+        stored = self._seals.open(row)
         try:
-            stored = self._seals.open(row)
             return self._providers[row["provider"]].CredentialsModel.model_validate(stored.values), stored.alone
-        except SealBroken:
-            log.error("credentials.seal_broken", provider=row["provider"], config_id=str(row["id"]))
         except ValidationError:
             log.error("credentials.not_accepted", provider=row["provider"], config_id=str(row["id"]))
-        return None
+            return None, stored.alone
