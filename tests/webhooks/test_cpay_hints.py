@@ -48,6 +48,20 @@ async def test_a_forged_callback_completes_nothing_and_the_genuine_one_after_it_
     assert (await desk.charges("cpay", reference))["totals"]["submissions"] == 1
 
 
+async def test_the_callback_of_a_payment_given_up_here_waits_until_the_status_confirms_it(desk: House) -> None:
+    """The timer asks about open payments only: without the callback's return the money would never be found."""
+    ada, payment, path = await started(desk)
+    reference = attempt_of(payment)["reference"]
+    assert (await ada.post(f"/payments/{payment['id']}/cancel")).json()["status"] == "cancelled"
+    before = counted(desk, "cpay", "retried")
+    assert (await send(desk, path, processed(reference))).status_code == 200
+    await until_counted(desk, "cpay", "retried", before + 1)
+    assert (await ada.payment(payment["id"]))["status"] == "cancelled"
+    assert (await desk.act("cpay", reference, "pay")).is_success
+    paid = await desk.until(ada, payment["id"], "completed")
+    assert paid["paid_minor"] == paid["amount_minor"]
+
+
 async def test_a_callback_of_any_shape_makes_us_ask(desk: House) -> None:
     ada, payment, path = await started(desk)
     assert (await desk.act("cpay", attempt_of(payment)["reference"], "decline")).is_success

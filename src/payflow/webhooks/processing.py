@@ -33,7 +33,8 @@ from payflow.infra.database import Database, DatabaseAway, RawConnection
 from payflow.infra.queue.port import Message
 from payflow.payments.refunds import RefundService
 from payflow.transactions.aggregate import MONEY_SEEN, Attempt, AttemptStatus, Source, Transaction, Unit
-from payflow.transactions.checks import Checks, Refusal
+from payflow.transactions.checks import Checks, Refusal, Report
+from payflow.transactions.lifecycle import ENDED_UNPAID
 from payflow.transactions.service import Answer, Transactions
 from payflow.webhooks.metrics import WebhookMetrics
 from payflow.webhooks.repository import Body, Seen, begin, keep
@@ -355,10 +356,8 @@ class WebhookProcessor:
             return
         assert report.result is not None
         assert report.unit is not None
-        if report.result.verdict in (Verdict.UNKNOWN, Verdict.NOT_FOUND, Verdict.NOT_SENT, Verdict.PROCESSING):
-            reason = f"the provider does not confirm it yet: {report.result.verdict.value}"
-            work.disposition = Disposition(Ending.RETRY, reason, overtaken=True)
-            work.outcome = "retried"
+        if report.result.verdict in _NOTHING_YET or _leaves_money_out(item, report):
+            self._retry(work, f"the provider does not confirm it yet: {report.result.verdict.value}")
             return
         work.outcome = "settled" if report.unit.events else "unchanged"
         if not report.unit.events:
@@ -483,6 +482,7 @@ class WebhookProcessor:
 _NO_END_YET = frozenset(
     {AttemptStatus.CREATED, AttemptStatus.UNKNOWN, AttemptStatus.PROCESSING, AttemptStatus.REQUIRES_ACTION}
 )
+_NOTHING_YET = frozenset({Verdict.UNKNOWN, Verdict.NOT_FOUND, Verdict.NOT_SENT, Verdict.PROCESSING})
 _UNDER_WAY = frozenset({Verdict.COMPLETED, Verdict.PROCESSING, Verdict.REQUIRES_ACTION})
 _TAKEN_BACK = frozenset({Verdict.REVERSED, Verdict.DISPUTED, Verdict.DISPUTE_WON})
 
@@ -542,6 +542,15 @@ def _disbelieved(item: Item, reason: str) -> None:
     log.warning(
         "webhook.not_believed", message_id=work.message.id, provider=work.provider, type=item.event.type, reason=reason
     )
+
+
+def _leaves_money_out(item: Item, report: Report) -> bool:
+    """Whether a payment is told as paid, on its own URL, and the answer says otherwise of one that has ended: nobody else
+    would ask about it again, since the timer looks after the open ones only. In the end the dead letter is looked at."""
+    told, unit, attempt_id = item.event.result, report.unit, item.work.attempt_id
+    if told is None or told.verdict is not Verdict.COMPLETED or unit is None or attempt_id is None:
+        return False
+    return unit.transaction.status in ENDED_UNPAID and unit.attempts[attempt_id].status not in MONEY_SEEN
 
 
 def _says_more(event: ProviderEvent, attempt: Attempt) -> bool:
