@@ -218,6 +218,11 @@ def make(place: Path) -> Path:
         ("class", "'class' is not a name for a provider"),
         ("a", "'a' is not a name for a provider"),
         ("2acme", "'2acme' is not a name for a provider"),
+        ("payment", "Webhooks would come to 'payment', an older address that all providers share."),
+        ("visa", "'visa' is an older name for paying by card."),
+        ("money", "'money' would hide payflow.core.money's class of that name"),
+        ("provider_http", "'provider_http' would hide payflow.gateway.http's class of that name"),
+        ("secret_str", "'secret_str' would hide pydantic's class of that name"),
     ],
 )
 async def test_a_name_that_cannot_be_given_is_refused_and_nothing_is_written(

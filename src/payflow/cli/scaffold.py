@@ -3,6 +3,7 @@
 In a checkout of PayFlow they go to their rooms; anywhere else they become a package of its own, found by its entry point.
 """
 
+import ast
 import importlib.util
 import keyword
 import re
@@ -11,7 +12,9 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+from payflow.aliases.endpoints import CARD_NAMES
 from payflow.gateway.contract import Declaration
+from payflow.webhooks.endpoints import BY_SIGNATURE
 
 NAME = re.compile(r"[a-z][a-z0-9_]{1,39}")
 
@@ -26,6 +29,7 @@ def write_provider(name: str, folder: Path, taken: Iterable[Declaration]) -> lis
     path_name = re.sub(r"[^a-z]", "", name)
     _refuse(name, path_name, list(taken))
     files = _files(name, path_name, in_checkout)
+    _refuse_shadowing(name, files.values())
     existing = [str(path) for path in files if (folder / path).exists()]
     if existing:
         raise NotAProviderName(f"{', '.join(existing)} is there already; nothing was written.")
@@ -43,11 +47,25 @@ def _refuse(name: str, path_name: str, taken: list[Declaration]) -> None:
             f"{name!r} is not a name for a provider: 2 to 40 lower-case letters, digits and underscores, a letter first, "
             "and no word of Python's own."
         )
+    if path_name == BY_SIGNATURE:
+        raise NotAProviderName(f"Webhooks would come to {path_name!r}, an older address that all providers share.")
+    if name in CARD_NAMES:
+        raise NotAProviderName(f"{name!r} is an older name for paying by card.")
     for declaration in taken:
         if declaration.name == name:
             raise NotAProviderName(f"There is a provider {name!r} already ({declaration.title}).")
         if declaration.path_name == path_name:
             raise NotAProviderName(f"Webhooks of {declaration.name!r} come to {path_name!r} already.")
+
+
+def _refuse_shadowing(name: str, texts: Iterable[str]) -> None:
+    """The provider's class must not hide what its own file imports."""
+    trees = [ast.parse(text) for text in texts if not text.startswith("[")]
+    classes = {node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    own = (name, f"payflow.providers.{name}")
+    for node in (node for tree in trees for node in tree.body if isinstance(node, ast.ImportFrom)):
+        if node.module not in own and classes & {alias.name for alias in node.names}:
+            raise NotAProviderName(f"{name!r} would hide {node.module}'s class of that name, which a provider needs.")
 
 
 def _files(name: str, path_name: str, in_checkout: bool) -> dict[Path, str]:
