@@ -68,6 +68,7 @@ from payflow.transactions.service import Transactions
 from payflow.transactions.submissions import Submissions
 from payflow.wallets.service import WalletService
 from payflow.web.rate_limits import RateLimiter
+from payflow.webhooks.endpoints import BY_SIGNATURE
 from payflow.webhooks.intake import Intake
 from payflow.webhooks.metrics import WebhookMetrics
 from payflow.webhooks.processing import WebhookProcessor
@@ -167,6 +168,10 @@ def discover_providers(
     paths: set[str] = set()
     for kind in provider_classes(plugins=plugins):
         declaration = kind.declaration
+        if declaration.path_name == BY_SIGNATURE:
+            raise ProviderNamedTwice(
+                f"{declaration.name!r} takes webhooks at {BY_SIGNATURE!r}, which all providers share."
+            )
         if declaration.name in found or declaration.path_name in paths:
             raise ProviderNamedTwice(
                 f"Two providers are called {declaration.name!r}, or take webhooks at {declaration.path_name!r}."

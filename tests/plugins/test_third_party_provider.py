@@ -148,15 +148,36 @@ async def test_an_installed_provider_is_found_and_takes_a_payment(start: Start, 
         assert (payment["provider"], payment["amount"]) == ("example_pay", "1500.00")
 
 
-async def test_a_provider_under_a_name_that_is_taken_is_refused(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "clashing.py").write_text("from payflow.providers.paystack import Paystack\n")
+RESERVED = """
+from dataclasses import replace
+from payflow.providers.paystack import Paystack
+class Clashing(Paystack):
+    declaration = replace(Paystack.declaration, name="clashing", path_name="payment")
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        (
+            "from payflow.providers.paystack import Paystack\n",
+            "Paystack",
+            "payflow: Two providers are called 'paystack', or take webhooks at 'paystack'.",
+        ),
+        (RESERVED, "Clashing", "payflow: 'clashing' takes webhooks at 'payment', which all providers share."),
+    ],
+)
+async def test_a_provider_under_a_name_or_an_address_that_is_taken_is_refused(
+    run: Run, tmp_path: Path, text: str, kind: str, reason: str
+) -> None:
+    (tmp_path / "clashing.py").write_text(text)
     information = tmp_path / "clashing-1.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: clashing\nVersion: 1\n")
-    (information / "entry_points.txt").write_text("[payflow.providers]\nclashing = clashing:Paystack\n")
+    (information / "entry_points.txt").write_text(f"[payflow.providers]\nclashing = clashing:{kind}\n")
     done = await run("openapi", seconds=110, PYTHONPATH=f"{tmp_path}{os.pathsep}{PATH}")
     assert (done.code, done.out) == (1, "")
-    assert one_line(done.errors) == ("payflow: Two providers are called 'paystack', or take webhooks at 'paystack'.")
+    assert one_line(done.errors) == reason
 
 
 # Written
