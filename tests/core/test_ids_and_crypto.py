@@ -28,6 +28,16 @@ def test_ids_are_ordered_by_time_and_never_repeat() -> None:
     assert len({uuid7() for _ in range(10_000)}) == 10_000
 
 
+def test_ids_that_follow_one_another_keep_their_order_within_a_millisecond() -> None:
+    ids = [uuid7()]
+    for _ in range(1_000):
+        ids.append(uuid7(ids[-1]))
+    assert ids == sorted(set(ids))
+    assert {identity.version for identity in ids} == {7}
+    late = UUID(int=uuid7().int + (60_000 << 80))  # another node's clock is a minute ahead
+    assert uuid7(late).int == late.int + 1
+
+
 @pytest.mark.parametrize("prefix", ["pay", "att"])
 def test_references_fit_every_providers_alphabet_and_length(prefix: str) -> None:
     references = {new_reference(prefix) for _ in range(1_000)}

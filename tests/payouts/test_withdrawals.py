@@ -67,6 +67,17 @@ async def test_it_is_completed_by_webhook(shop: House, ada: Merchant, provider: 
     assert await submissions_of(shop, provider, done["attempts"][0]["reference"]) == 1
 
 
+async def test_the_list_of_events_tells_a_withdrawal_in_its_order(shop: House, ada: Merchant) -> None:
+    for _ in range(10):
+        await until(ada, (await began(ada, "paystack", amount="1.00"))["id"], "completed")
+    told: dict[str, list[int]] = {}
+    for event in reversed((await ada.get("/events", params={"limit": 100})).json()["data"]):
+        if event["transaction_id"]:
+            told.setdefault(event["transaction_id"], []).append(event["sequence"])
+    assert len(told) >= 10
+    assert all(sequences == sorted(sequences) for sequences in told.values())
+
+
 @pytest.mark.parametrize("provider", PAYERS)
 async def test_it_is_completed_by_a_query(shop: House, ada: Merchant, provider: str) -> None:
     await shop.outcome(provider, "query_only", operation="payout", times=1)

@@ -164,6 +164,17 @@ def test_a_funding_credits_the_wallet() -> None:
     assert posted(of) == [("collected", {"provider_clearing:paystack": 500_000, "wallet": -500_000})]
 
 
+def test_the_events_of_one_settlement_have_ids_in_their_order() -> None:
+    """Lists, and the sockets of users, read the log in the order of its ids: 74 of their bits are chance."""
+    for _ in range(50):
+        of = unit(Status.REQUIRES_ACTION, AttemptStatus.REQUIRES_ACTION, Kind.FUNDING)
+        settle(of, first(of), paid(first(of)), context())
+        assert [event.type for event in sorted(of.events, key=lambda event: event.id)] == [
+            "payment.completed",
+            "wallet.credited",
+        ]
+
+
 @pytest.mark.parametrize("status", sorted(ENDED_UNPAID))
 def test_a_late_success_of_a_collection_completes_and_says_so(status: Status) -> None:
     of = standing(status)

@@ -7,12 +7,13 @@ from uuid import UUID
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base32, lower case: no i, l, o, u
 
 
-def uuid7() -> UUID:
-    """A time-ordered id: 48 bits of Unix milliseconds, then 74 random bits."""
+def uuid7(after: UUID | None = None) -> UUID:
+    """A time-ordered id: 48 bits of Unix milliseconds, then 74 random bits. Never before `after`, whose random bits are
+    counted up within the same millisecond (RFC 9562 §6.2)."""
     value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | (0x7 << 76)
     value = value & ~(0x3 << 62) | (0x2 << 62)
-    return UUID(int=value)
+    return UUID(int=value if after is None else max(value, after.int + 1))
 
 
 def new_reference(prefix: str) -> str:

@@ -58,9 +58,11 @@ def move(
     transaction.version += 1
     transaction.updated_at = now
     unit.dirty = True
+    last = (unit.events or unit.told)[-1:]
     unit.events.append(
         Event(
-            id=uuid7(),
+            # The log is read in the order of its ids, so one move's second event must not have the smaller one.
+            id=uuid7(last[0].id if last else None),
             type=event if event and "." in event else f"{EVENT_PREFIX[transaction.kind]}.{event or transaction.status}",
             created_at=now,
             user_id=transaction.user_id,

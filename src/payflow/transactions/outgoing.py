@@ -72,8 +72,8 @@ async def open_outgoing(
     )
     await sql.add_intent(connection, transaction, attempt, initiated)
     unit = Unit.of(transaction, [attempt])
+    unit.told.append(initiated)
     hold = Hold(uuid7(), transaction.user_id, transaction.id, "transaction", transaction.id, amount)
     set_aside(unit, hold, Cause.USER, origin, now)
     await sql.save(connection, [unit], accounts)
-    told = [initiated, *unit.events]
-    return replace(Unit.of(transaction, [attempt]), holds={transaction.id: hold}), told
+    return replace(Unit.of(transaction, [attempt]), holds={transaction.id: hold}), [*unit.told, *unit.events]
