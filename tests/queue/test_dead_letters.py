@@ -8,7 +8,7 @@ from payflow.core.errors import Conflict, Invalid, NotFound
 from payflow.core.ids import uuid7
 from payflow.infra.database import Database
 from payflow.infra.queue.dead_letters import DeadLetters
-from payflow.infra.queue.port import Message, QueueAway
+from payflow.infra.queue.port import Delivery, Message, QueueAway
 from tests.queue.harness import message
 
 TOPIC = "webhooks"
@@ -80,6 +80,31 @@ async def test_a_replay_begins_at_attempt_0_and_happens_once(queue_database: Dat
         await dead_letters.replay(stored.id, queue, "bob")
     assert queue.taken == [(TOPIC, expected)]
     assert (await dead_letters.get(stored.id)).replayed_by == "ada"
+
+
+async def test_a_replay_that_dies_before_it_is_marked_is_listed_anew(queue_database: Database) -> None:
+    """A worker may be done with it sooner than the replay: the letter must not vanish behind the mark."""
+    dead_letters = DeadLetters(queue_database)
+
+    class Hasty(Recorder):
+        async def publish(self, topic: str, message: Message) -> None:
+            await super().publish(topic, message)
+            await dead_letters.add(topic, message, "as malformed as before")
+
+    await dead_letters.add(TOPIC, message(), "malformed")
+    (stored,) = (await dead_letters.list(TOPIC)).items
+    await dead_letters.replay(stored.id, Hasty(), "ada")
+    (again,) = (await dead_letters.list(TOPIC)).items
+    assert (again.message.id, again.message.body) == (stored.message.id, stored.message.body)
+    assert again.id != stored.id
+    assert (await dead_letters.get(stored.id)).replayed_by == "ada"
+
+
+async def test_one_that_comes_twice_in_a_batch_is_stored_once(queue_database: Database) -> None:
+    dead_letters = DeadLetters(queue_database)
+    dead = Delivery(message(), redelivered=True, handle=None, reason="malformed")
+    await dead_letters.add_deliveries(TOPIC, [dead, dead])
+    assert await dead_letters.count(TOPIC) == 1
 
 
 async def test_a_replay_that_could_not_be_published_changes_nothing(queue_database: Database) -> None:

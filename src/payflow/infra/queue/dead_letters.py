@@ -27,12 +27,14 @@ _DRAIN_PAUSE_SECONDS = 2.0
 
 # As text, because whether a raw connection decodes jsonb depends on the codec SQLAlchemy has set on it.
 _COLUMNS = "id, topic, message_id, body, headers::text AS headers, attempts, reason, dead_at, replayed_at, replayed_by"
-_INSERT = """
+# That it came again is kept, because it may be a replay that died before it was marked as one: see `replay`.
+ONCE_MORE = "DO UPDATE SET dead_at = clock_timestamp()"
+_INSERT = f"""
 INSERT INTO dead_letters (id, topic, message_id, body, headers, attempts, reason)
-SELECT id, $2, message_id, body, headers::jsonb, attempts, reason
+SELECT DISTINCT ON (message_id) id, $2, message_id, body, headers::jsonb, attempts, reason
 FROM unnest($1::uuid[], $3::text[], $4::bytea[], $5::text[], $6::int[], $7::text[])
     AS dead (id, message_id, body, headers, attempts, reason)
-ON CONFLICT (topic, message_id) WHERE replayed_at IS NULL DO NOTHING
+ON CONFLICT (topic, message_id) WHERE replayed_at IS NULL {ONCE_MORE}
 """
 _LIST = f"""
 SELECT {_COLUMNS} FROM dead_letters
@@ -41,6 +43,13 @@ WHERE ($1::text IS NULL OR topic = $1)
     AND ($3::text IS NULL OR starts_with(reason, $3))
     AND ($4 OR replayed_at IS NULL)
 ORDER BY id DESC LIMIT $5
+"""
+_MARK = """
+UPDATE dead_letters SET replayed_at = now(), replayed_by = $2 WHERE id = $1 AND replayed_at IS NULL RETURNING dead_at
+"""
+_ANEW = """
+INSERT INTO dead_letters (id, topic, message_id, body, headers, attempts, reason, dead_at)
+SELECT $2, topic, message_id, body, headers, attempts, reason, dead_at FROM dead_letters WHERE id = $1
 """
 
 
@@ -111,21 +120,19 @@ class DeadLetters:
         """Publish it anew, with attempt 0, then mark it replayed by `by`. NotFound, Conflict when it was, QueueAway.
 
         In this order a crash between the two leaves it listed, and a second replay sends it twice: consumers bear that,
-        while a message marked but never sent would be lost.
+        while a message marked but never sent would be lost. One that has died again by the time it is marked is listed anew.
         """
         dead = await self.get(dead_letter_id)
         if dead.replayed_at is not None:
             raise Conflict("This dead letter has already been replayed.")
         message = Message(dead.message.id, dead.message.body, dead.message.headers)
         await queue.publish(dead.topic, message)
-        async with self._database.raw() as connection:
-            marked = await connection.execute(
-                "UPDATE dead_letters SET replayed_at = now(), replayed_by = $2 WHERE id = $1 AND replayed_at IS NULL",
-                dead_letter_id,
-                by,
-            )
-        if marked == "UPDATE 0":
-            raise Conflict("This dead letter is being replayed by somebody else.")
+        async with self._database.transaction() as connection:
+            died_at = await connection.fetchval(_MARK, dead_letter_id, by)
+            if died_at is None:
+                raise Conflict("This dead letter is being replayed by somebody else.")
+            if died_at != dead.dead_at:
+                await connection.execute(_ANEW, dead_letter_id, uuid7())
         return message
 
     async def count(self, topic: str | None = None) -> int:

@@ -20,6 +20,7 @@ import asyncpg
 from payflow.core.ids import uuid7
 from payflow.core.logging import get_logger
 from payflow.infra.database import AWAY, Database, DatabaseAway, dumps, loads, plain_url
+from payflow.infra.queue.dead_letters import ONCE_MORE
 from payflow.infra.queue.port import (
     DELIVERY_LIMIT_REASON,
     Delivery,
@@ -67,7 +68,7 @@ _BURY = f"""
 WITH gone AS (DELETE FROM queue_messages message USING {_HELD} WHERE {_MATCH} RETURNING message.*)
 INSERT INTO dead_letters (id, topic, message_id, body, headers, attempts, reason)
 SELECT $3::uuid, topic, message_id, body, headers, attempts, $4::text FROM gone
-ON CONFLICT (topic, message_id) WHERE replayed_at IS NULL DO NOTHING
+ON CONFLICT (topic, message_id) WHERE replayed_at IS NULL {ONCE_MORE}
 """
 _DEPTH = """
 SELECT count(*) FROM queue_messages
