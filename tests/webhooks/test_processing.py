@@ -613,6 +613,7 @@ async def test_a_dead_letter_is_listed_with_its_reason_and_replayed_once(desk: H
     assert first.status_code == 202
     again = await admin.post(f"/webhooks/dead-letters/{letter['id']}/replay")
     assert (again.status_code, again.headers["content-type"]) == (409, "application/problem+json")
+    assert again.json()["code"] == "already_replayed"
     unknown = await admin.post(f"/webhooks/dead-letters/{uuid4()}/replay")
     assert unknown.status_code == 404
     # It is as unreadable as before, so it lies there anew.

@@ -124,13 +124,13 @@ class DeadLetters:
         """
         dead = await self.get(dead_letter_id)
         if dead.replayed_at is not None:
-            raise Conflict("This dead letter has already been replayed.")
+            raise Conflict("This dead letter has already been replayed.", code="already_replayed")
         message = Message(dead.message.id, dead.message.body, dead.message.headers)
         await queue.publish(dead.topic, message)
         async with self._database.transaction() as connection:
             died_at = await connection.fetchval(_MARK, dead_letter_id, by)
             if died_at is None:
-                raise Conflict("This dead letter is being replayed by somebody else.")
+                raise Conflict("Somebody else has replayed this dead letter.", code="already_replayed")
             if died_at != dead.dead_at:
                 await connection.execute(_ANEW, dead_letter_id, uuid7())
         return message
