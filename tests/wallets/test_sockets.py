@@ -26,8 +26,9 @@ async def open_socket(shop: House) -> AsyncIterator[Open]:
     await server.startup()
     port = server.servers[0].sockets[0].getsockname()[1]
 
-    def opened(path: str, merchant: Merchant | None = None) -> connect:
+    def opened(path: str, merchant: Merchant | None = None, key: str | None = None) -> connect:
         headers = {"authorization": merchant.client.headers["authorization"]} if merchant else {}
+        headers |= {"x-api-key": key} if key else {}
         return connect(f"ws://127.0.0.1:{port}{path}", additional_headers=headers, compression=None, proxy=None)
 
     yield opened
@@ -92,6 +93,24 @@ async def test_what_is_not_the_callers_is_not_there(shop: House, ada: Merchant, 
         async with open_socket("/ws/wallet", caller) as socket:
             await name(socket, reference)
             assert (await close_of(socket))[0] == 4404, reference
+
+
+async def test_a_key_that_reads_wallets_watches_them_and_no_payments(ada: Merchant, open_socket: Open) -> None:
+    funding, payment = await start_funding(ada), await ada.pay()
+
+    async def key_with(*scopes: str) -> str:
+        made = await ada.post("/auth/api-keys", json={"name": "a key", "scopes": scopes})
+        return str(made.json()["key"])
+
+    wallet_key, other_key = await key_with("wallet:read"), await key_with("wallet:write", "providers:read")
+    async with open_socket("/ws/wallet", key=wallet_key) as socket:
+        await name(socket, funding["reference"])
+        assert (await receive(socket))["transaction_id"] == funding["id"]
+    async with open_socket(f"/ws/transaction/{payment['id']}", key=wallet_key) as socket:
+        assert await close_of(socket) == (4403, "insufficient_scope")
+    async with open_socket("/ws/wallet", key=other_key) as socket:
+        await name(socket, funding["reference"])
+        assert await close_of(socket) == (4403, "insufficient_scope")
 
 
 async def test_anything_else_than_a_reference_ends_the_socket(ada: Merchant, open_socket: Open) -> None:

@@ -31,15 +31,20 @@ class Access:
 
 
 def authorise_transaction(access: Access, transaction_id: UUID, watched: Watched | None) -> Watched:
-    """NotFound for what does not exist or is somebody else's, alike; Forbidden for a key without the scope."""
+    """NotFound for what does not exist or is somebody else's, alike; Forbidden for a key without the scope: `payments:read`,
+    or `wallet:read` where a wallet's money moves."""
     if access.principal is None:
         if watched is None or access.transaction_id != transaction_id:
             raise NotFound("There is no such transaction.")
         access.ended_at = watched.ended_at
         return watched
-    _need(access.principal, "payments:read")
-    if watched is None or not (access.principal.is_admin or watched.user_id == access.principal.id):
+    principal = access.principal
+    if not principal.may("wallet:read"):
+        _need(principal, "payments:read")
+    if watched is None or not (principal.is_admin or watched.user_id == principal.id):
         raise NotFound("There is no such transaction.")
+    if watched.kind == "payment":  # everything else moves money of a wallet
+        _need(principal, "payments:read")
     return watched
 
 
