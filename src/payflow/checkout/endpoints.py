@@ -1,8 +1,9 @@
 """Where a customer's browser lands after a hosted page when the merchant gave no address of its own.
 
 It says only what is known. A redirect proves nothing, so nothing is decided here, and whatever the provider adds to the
-address is not believed: without the payment's own `client_token` the page knows only that somebody came back. With it the
-page says how the payment stands in the books.
+address is not believed: without the payment's own token the page knows only that somebody came back. With it the page says
+how the payment stands in the books. The address that we give to the provider has a return token (`payment`); a shop may
+send its customers here with their `client_token`.
 """
 
 from base64 import b64encode
@@ -17,7 +18,7 @@ from payflow.core.clock import Clock
 from payflow.infra.database import DatabaseAway
 from payflow.transactions.aggregate import Transaction
 from payflow.transactions.client_tokens import ClientTokens
-from payflow.transactions.lifecycle import ENDED_UNPAID, Status
+from payflow.transactions.lifecycle import ENDED_UNPAID, OPEN, Status
 from payflow.transactions.repository import TransactionRepository
 
 _STYLE = """
@@ -45,12 +46,14 @@ _PAGE = """<!doctype html>
 <main>
 <h1>{heading}</h1>
 <p>{text}</p>
-<p>You can close this window.</p>
+{last}
 </main>
 </body>
 </html>
 """
 _BACK = ("Thank you", "You are back from the payment page. The shop is told as soon as the payment is confirmed.")
+_CLOSE = "<p>You can close this window.</p>"
+_AGAIN = '<p><a href="">Look again</a>, or close this window: the shop is told in any case.</p>'
 
 
 def checkout_routes(transactions: TransactionRepository, client_tokens: ClientTokens, clock: Clock) -> list[BaseRoute]:
@@ -58,7 +61,10 @@ def checkout_routes(transactions: TransactionRepository, client_tokens: ClientTo
 
     async def known(request: Request) -> Transaction | None:
         """The transaction of the token, if it is a good one and the address names no other."""
-        identity = client_tokens.read(request.query_params.get("client_token", ""))
+        asked = request.query_params
+        identity = client_tokens.read_return(asked.get("payment", "")) or client_tokens.read(
+            asked.get("client_token", "")
+        )
         if identity is None:
             return None
         try:
@@ -67,11 +73,14 @@ def checkout_routes(transactions: TransactionRepository, client_tokens: ClientTo
             return None
         if found is None or not client_tokens.still_good(found[0].ended_at, clock()):
             return None
-        return found[0] if request.query_params.get("reference", found[0].reference) == found[0].reference else None
+        names = {found[0].reference, *(attempt.reference for attempt in found[1])}
+        return found[0] if asked.get("reference", found[0].reference) in names else None
 
     async def returned(request: Request) -> HTMLResponse:
-        heading, text = _said(await known(request))
-        page = _PAGE.format(heading=escape(heading), text=escape(text), style=_STYLE)
+        transaction = await known(request)
+        heading, text = _said(transaction)
+        last = _AGAIN if transaction is not None and transaction.status in OPEN else _CLOSE
+        page = _PAGE.format(heading=escape(heading), text=escape(text), last=last, style=_STYLE)
         return HTMLResponse(page, headers=_HEADERS)
 
     return [Route("/checkout/return", returned, methods=["GET"])]
@@ -83,6 +92,10 @@ def _said(transaction: Transaction | None) -> tuple[str, str]:
     amount = f"{transaction.amount.decimal_text()} {transaction.amount.currency}"
     if transaction.status is Status.COMPLETED:
         return "Paid", f"Your payment of {amount} is confirmed."
+    if transaction.status is Status.REFUNDED:
+        return "Given back", f"Your payment of {amount} was given back."
     if transaction.status in ENDED_UNPAID:
         return "Not paid", f"Your payment of {amount} was not made, as far as we know. The shop can start a new one."
+    if transaction.status in OPEN:
+        return "Thank you", f"Your payment of {amount} is not confirmed yet. That can take some minutes."
     return _BACK

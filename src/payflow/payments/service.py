@@ -324,6 +324,7 @@ class PaymentService:
         return Unit.of(unit.transaction, [attempt]), attempt
 
     def _addressed(self, order: CollectOrder, attempt: Attempt, candidate: Candidate) -> CollectOrder:
+        back = self._client_tokens.mint_return(order.transaction_id)
         return CollectOrder(
             reference=attempt.reference,
             transaction_id=order.transaction_id,
@@ -333,7 +334,7 @@ class PaymentService:
             method=order.method,
             description=order.description,
             return_url=order.return_url,
-            default_return_url=f"{self._public_url}/checkout/return",
+            default_return_url=f"{self._public_url}/checkout/return?payment={back}",
             details=order.details,
         )
 
