@@ -78,6 +78,26 @@ async def test_the_list_of_events_tells_a_withdrawal_in_its_order(shop: House, a
     assert all(sequences == sorted(sequences) for sequences in told.values())
 
 
+async def test_a_key_that_reads_payments_alone_sees_nothing_that_goes_out_of_a_wallet(
+    shop: House, ada: Merchant
+) -> None:
+    started, payment = await began(ada), await ada.pay()
+    await until(ada, started["id"], "completed")
+    seen: dict[str, tuple[set[str], int, set[str]]] = {}
+    for scopes in (["payments:read"], ["payments:read", "wallet:read"]):
+        made = await ada.post("/auth/api-keys", json={"name": "a key", "scopes": scopes})
+        key = shop.client(**{"x-api-key": made.json()["key"]})
+        listed = {row["kind"] for row in (await key.get("/api/v1/transactions")).json()["data"]}
+        one = await key.get(f"/api/v1/transactions/{started['reference']}")
+        figures = {row["kind"] for row in (await key.get("/api/v1/metrics")).json()["transactions"]}
+        seen[scopes[-1]] = (listed, one.status_code, figures)
+        assert (await key.get(f"/api/v1/transactions/{payment['reference']}")).status_code == 200
+    assert seen == {
+        "payments:read": ({"payment"}, 403, {"payment"}),
+        "wallet:read": ({"payment", "withdrawal"}, 200, {"payment", "withdrawal"}),
+    }
+
+
 @pytest.mark.parametrize("provider", PAYERS)
 async def test_it_is_completed_by_a_query(shop: House, ada: Merchant, provider: str) -> None:
     await shop.outcome(provider, "query_only", operation="payout", times=1)

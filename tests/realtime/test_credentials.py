@@ -1,18 +1,27 @@
 """Who gets a socket, by which credential, and how long it lasts."""
 
 import asyncio
+import contextlib
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import pytest
 
+from payflow.core.errors import Forbidden
 from payflow.core.ids import uuid7
 from payflow.core.settings import Settings
+from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
 from payflow.infra.database import Database
 from payflow.infra.redis import connect_redis
+from payflow.realtime.access import Access, authorise_transaction
+from payflow.realtime.repository import Watched
 from tests.realtime.conftest import MakeNode
 from tests.realtime.harness import CLIENT_TOKENS, Log, MovableClock, Node, close_of, nothing_comes, receive, until
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def auth(token: str) -> str:
@@ -390,3 +399,23 @@ async def test_real_tokens_and_keys_open_sockets_and_close_them(
         await identity.revoke_api_key(principal, key.id)
         assert await close_of(by_key, 8) == (4401, "token_revoked")
     identity.close()
+
+
+@pytest.mark.parametrize(
+    ("scope", "kinds"),
+    [
+        ("payments:read", ["payment", "funding"]),
+        ("wallet:read", ["funding", "withdrawal", "airtime"]),
+        ("events:read", []),
+    ],
+)
+def test_what_a_key_may_watch_goes_by_where_the_money_moves(scope: str, kinds: list[str]) -> None:
+    key = Principal(uuid4(), "api_key", "user", frozenset({scope}), uuid4())
+    seen = []
+    for kind in ("payment", "funding", "withdrawal", "airtime"):
+        watched = Watched(
+            uuid4(), key.id, kind, "ref", "pending", 1, 100, "NGN", None, None, None, None, None, NOW, None
+        )
+        with contextlib.suppress(Forbidden):
+            seen.append(authorise_transaction(Access(key), watched.id, watched).kind)
+    assert seen == kinds

@@ -103,11 +103,15 @@ async def test_a_key_that_reads_wallets_watches_them_and_no_payments(ada: Mercha
         return str(made.json()["key"])
 
     wallet_key, other_key = await key_with("wallet:read"), await key_with("wallet:write", "providers:read")
+    payments_key = await key_with("payments:read")
     async with open_socket("/ws/wallet", key=wallet_key) as socket:
         await name(socket, funding["reference"])
         assert (await receive(socket))["transaction_id"] == funding["id"]
     async with open_socket(f"/ws/transaction/{payment['id']}", key=wallet_key) as socket:
         assert await close_of(socket) == (4403, "insufficient_scope")
+    async with open_socket("/ws/wallet", key=payments_key) as socket:
+        await name(socket, funding["reference"])
+        assert (await receive(socket))["transaction_id"] == funding["id"]
     async with open_socket("/ws/wallet", key=other_key) as socket:
         await name(socket, funding["reference"])
         assert await close_of(socket) == (4403, "insufficient_scope")

@@ -152,7 +152,7 @@ def airtime_router(
         principal: Annotated[Principal, Depends(reader)],
     ) -> Response:
         """Your purchases, newest first. `cursor` is steadier than `page` while new ones arrive."""
-        return await page_response(request, repository, parameters, principal, kind="airtime")
+        return await page_response(request, repository, parameters, principal, kinds=["airtime"])
 
     @router.get(
         "/purchases/{purchase_id}",

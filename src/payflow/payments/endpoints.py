@@ -101,7 +101,7 @@ def payments_router(
         principal: Annotated[Principal, Depends(reader)],
     ) -> Response:
         """Your payments, newest first. `cursor` is steadier than `page` while new ones arrive; the Link header has both."""
-        return await page_response(request, repository, parameters, principal, kind="payment")
+        return await page_response(request, repository, parameters, principal, kinds=["payment"])
 
     @router.get(
         "/{payment_id}",

@@ -111,7 +111,7 @@ def withdrawals_router(
         principal: Annotated[Principal, Depends(reader)],
     ) -> Response:
         """Your withdrawals, newest first. Admins see everybody's."""
-        return await page_response(request, repository, parameters, principal, kind="withdrawal")
+        return await page_response(request, repository, parameters, principal, kinds=["withdrawal"])
 
     @router.get(
         "/withdrawals/{withdrawal_id}",

@@ -31,8 +31,8 @@ class Access:
 
 
 def authorise_transaction(access: Access, transaction_id: UUID, watched: Watched | None) -> Watched:
-    """NotFound for what does not exist or is somebody else's, alike; Forbidden for a key without the scope: `payments:read`,
-    or `wallet:read` where a wallet's money moves."""
+    """NotFound for what does not exist or is somebody else's, alike; Forbidden for a key without the scope: `payments:read`
+    for what comes in, `wallet:read` for what goes into or out of a wallet."""
     if access.principal is None:
         if watched is None or access.transaction_id != transaction_id:
             raise NotFound("There is no such transaction.")
@@ -43,8 +43,10 @@ def authorise_transaction(access: Access, transaction_id: UUID, watched: Watched
         _need(principal, "payments:read")
     if watched is None or not (principal.is_admin or watched.user_id == principal.id):
         raise NotFound("There is no such transaction.")
-    if watched.kind == "payment":  # everything else moves money of a wallet
+    if watched.kind == "payment":
         _need(principal, "payments:read")
+    elif watched.kind != "funding":
+        _need(principal, "wallet:read")
     return watched
 
 

@@ -3,7 +3,7 @@ room that moves money share."""
 
 import hashlib
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from payflow.core.errors import InFlight, Invalid, Malformed, NotFound
+from payflow.core.errors import Forbidden, InFlight, Invalid, Malformed, NotFound
 from payflow.core.money import format_minor
 from payflow.events.repository import EventRepository
 from payflow.events.types import Actor, Origin
@@ -23,6 +23,7 @@ from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
 from payflow.identity.service import IdentityService
 from payflow.transactions import examples
+from payflow.transactions.aggregate import ACCOUNT
 from payflow.transactions.replies import Reply
 from payflow.transactions.repository import PageQuery, TransactionRepository
 from payflow.transactions.views import (
@@ -163,8 +164,9 @@ def transactions_router(
         parameters: Annotated[PageParameters, Query()],
         principal: Annotated[Principal, Depends(reader)],
     ) -> Response:
-        """Every kind: payments, fundings, withdrawals, airtime. Newest first."""
-        return await page_response(request, repository, parameters, principal)
+        """Every kind: payments, fundings, withdrawals, airtime. Newest first. What goes out of a wallet needs the scope
+        `wallet:read` too, and is left out without it."""
+        return await page_response(request, repository, parameters, principal, kinds=_shown_to(principal))
 
     @router.get(
         "/transactions/{reference}",
@@ -175,12 +177,15 @@ def transactions_router(
     async def get_transaction(
         reference: Annotated[str, Path(pattern=r"^[a-z0-9]{16,50}$")], principal: Annotated[Principal, Depends(reader)]
     ) -> Response:
-        """By our own `reference`, with attempts, refunds and history."""
+        """By our own `reference`, with attempts, refunds and history. 403 `insufficient_scope` for what goes out of a wallet,
+        without the scope `wallet:read`."""
         owner = None if principal.is_admin else principal.id
         identity_of = await repository.id_of_reference(reference, owner)
         found = await repository.get(identity_of, owner) if identity_of else None
         if found is None:
             raise NotFound("There is no such transaction, or it is not yours.")
+        if found[0].kind not in ACCOUNT and not principal.may("wallet:read"):
+            raise Forbidden("This needs the scope wallet:read.", code="insufficient_scope")
         refunds = await repository.refunds(found[0].id)
         timeline = await events.of_transaction(found[0].id)
         return _json(detail_json(*found, refunds, timeline))
@@ -209,9 +214,10 @@ def transactions_router(
         "/metrics", summary="Business figures", response_model=Figures, responses=problem_responses(401, 403, 429, 503)
     )
     async def figures(principal: Annotated[Principal, Depends(reader)]) -> Response:
-        """Counts and paid sums by kind, status and currency. Technical metrics are at `/metrics` outside the prefix."""
+        """Counts and paid sums by kind, status and currency; of what goes out of wallets with the scope `wallet:read`.
+        Technical metrics are at `/metrics` outside the prefix."""
         owner = None if principal.is_admin else principal.id
-        rows = await repository.counts_by_status(owner)
+        rows = await repository.counts_by_status(owner, _shown_to(principal))
         return _json(
             {
                 "transactions": [
@@ -237,12 +243,12 @@ async def page_response(
     parameters: PageParameters,
     principal: Principal,
     *,
-    kind: str | None = None,
+    kinds: Sequence[str] | None = None,
 ) -> Response:
     """One page with its Link header (RFC 8288): next by cursor, first."""
     query = PageQuery(
         user_id=None if principal.is_admin else principal.id,
-        kind=kind,
+        kinds=kinds,
         provider=parameters.provider,
         status=parameters.status,
         customer_id=parameters.customer_id,
@@ -269,6 +275,11 @@ async def page_response(
         links.append(f'<{request.url.path}?{urlencode({**kept, "cursor": cursor})}>; rel="next"')
     response.headers["link"] = ", ".join(links)
     return response
+
+
+def _shown_to(principal: Principal) -> Sequence[str] | None:
+    """The kinds that a reader of payments may see: all (None) who may read wallets too."""
+    return None if principal.may("wallet:read") else [kind.value for kind in ACCOUNT]
 
 
 def _json(value: Any) -> Response:

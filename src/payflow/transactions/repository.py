@@ -807,15 +807,19 @@ class TransactionRepository:
             )
         return claimed is not None
 
-    async def counts_by_status(self, user_id: UUID | None) -> list[tuple[str, str, str, int, int]]:
+    async def counts_by_status(
+        self, user_id: UUID | None, kinds: Sequence[str] | None
+    ) -> list[tuple[str, str, str, int, int]]:
         """(kind, status, currency, how many, paid minor units), for the business figures."""
         async with self._database.raw() as connection:
             rows = await connection.fetch(
                 """
                 SELECT kind, status, currency, count(*) AS many, coalesce(sum(paid_minor), 0)::bigint AS paid
-                FROM transactions WHERE $1::uuid IS NULL OR user_id = $1 GROUP BY kind, status, currency ORDER BY 1, 2, 3
+                FROM transactions WHERE ($1::uuid IS NULL OR user_id = $1) AND ($2::text[] IS NULL OR kind = ANY($2))
+                GROUP BY kind, status, currency ORDER BY 1, 2, 3
                 """,
                 user_id,
+                kinds,
             )
         return [(row["kind"], row["status"], row["currency"], row["many"], row["paid"]) for row in rows]
 
@@ -825,7 +829,7 @@ class PageQuery:
     """Filters of a list. `before` is the cursor: the id of the last row of the page before."""
 
     user_id: UUID | None
-    kind: str | None = None
+    kinds: Sequence[str] | None = None
     provider: str | None = None
     status: str | None = None
     customer_id: str | None = None
@@ -840,7 +844,7 @@ class PageQuery:
         """The WHERE text with its parameters; only constant column names stand in the text."""
         wanted = (
             ("user_id = ${}", self.user_id),
-            ("kind = ${}", self.kind),
+            ("kind = ANY(${}::text[])", self.kinds),
             ("provider = ${}", self.provider),
             ("status = ${}", self.status),
             ("customer_id = ${}", self.customer_id),
