@@ -81,6 +81,7 @@ async def test_at_the_threshold_it_waits_and_an_admin_sends_it(shop: House, ada:
     assert await sent(shop, ada, started["id"]) == 0
     waiting = await whole(ada, started["id"])
     assert waiting["approval"]["decision"] is None
+    assert started["next_check_at"] is waiting["next_check_at"] is None
     assert story(waiting) == ["withdrawal.initiated", "wallet.held"]
     assert (await withdraw(ada, amount=LARGE, key="large")).json() == started
     path = f"/wallet/withdrawals/{started['id']}/approve"

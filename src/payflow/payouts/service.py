@@ -37,7 +37,7 @@ from payflow.ledger.repository import Accounts
 from payflow.payouts import repository as sql
 from payflow.payouts.repository import Approval, PayoutRepository
 from payflow.payouts.schemas import ResolveWithdrawal, Withdraw
-from payflow.transactions.aggregate import Attempt, Transaction, Unit
+from payflow.transactions.aggregate import NOT_ASKED_ABOUT, Attempt, Transaction, Unit
 from payflow.transactions.holds import approved
 from payflow.transactions.lifecycle import Cause, Kind, Status
 from payflow.transactions.outgoing import open_outgoing, usable
@@ -52,9 +52,6 @@ log = get_logger(__name__)
 FOLDER = "wallet/withdrawals"
 OWN = "Who asked for a withdrawal does not decide about it."
 A_DAY = timedelta(hours=24)
-# What waits for approval was never sent: no provider may be asked about it, and nothing makes it end. An open transaction
-# always has a time to be asked about, so this one lies beyond any wait; the approval puts the real one in its place.
-UNTIL_APPROVED = timedelta(days=10 * 365)
 
 Decision = Callable[[RawConnection], Awaitable[Unit]]
 
@@ -319,7 +316,7 @@ class WithdrawalService:
     ) -> tuple[Unit, Sequence[Event], Finished | None] | None:
         """A. None when the key is taken and nothing was written. With the answer to keep where it has to be approved."""
         now, waits = transaction.created_at, self._waits(transaction.amount)
-        transaction.next_check_at = now + (UNTIL_APPROVED if waits else self._idempotency.lease)
+        transaction.next_check_at = now + (NOT_ASKED_ABOUT if waits else self._idempotency.lease)
         transaction.expires_at = None if waits else self._end(payer.name, now)
 
         async def work(connection: RawConnection) -> tuple[Unit, Sequence[Event], Finished | None] | None:

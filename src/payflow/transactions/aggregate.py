@@ -5,7 +5,7 @@ Nothing here writes to the database or talks to a provider. `Unit` collects the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -36,6 +36,11 @@ MONEY_SEEN = frozenset({AttemptStatus.SUCCEEDED, AttemptStatus.UNDER_REVIEW, Att
 """An attempt whose money has been posted: a further report of the same success changes nothing."""
 
 NEVER_SENT = frozenset({AttemptStatus.REFUSED, AttemptStatus.NOT_SENT})
+
+NOT_ASKED_ABOUT = timedelta(days=10 * 365)
+"""Until the next question about what waits for approval. It was never sent: no provider may be asked, and nothing makes it
+end. An open transaction always has a time to be asked about, so this one lies beyond any wait; the approval puts the real
+one in its place."""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from payflow.core.clock import rfc3339
 from payflow.core.money import format_minor
 from payflow.events.types import Event
 from payflow.transactions import examples
-from payflow.transactions.aggregate import Attempt, Refund, Transaction
+from payflow.transactions.aggregate import NOT_ASKED_ABOUT, Attempt, Refund, Transaction
 
 
 def _examples(*values: dict[str, Any]) -> ConfigDict:
@@ -114,7 +114,9 @@ class TransactionView(BaseModel):
     checkout_url: str | None
     failure: FailureView | None
     version: int = Field(description="The sequence of the last event.")
-    next_check_at: datetime | None = Field(description="When the provider is asked next, while it is open.")
+    next_check_at: datetime | None = Field(
+        description="When the provider is asked next, while it is open; null while it waits for approval."
+    )
     expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -169,6 +171,11 @@ class TransactionPage(BaseModel):
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; steadier than page numbers.")
 
 
+def _next_check(transaction: Transaction) -> datetime | None:
+    due = transaction.next_check_at
+    return None if due is not None and due >= transaction.created_at + NOT_ASKED_ABOUT else due
+
+
 def _time(moment: datetime | None) -> str | None:
     return None if moment is None else rfc3339(moment)
 
@@ -201,7 +208,7 @@ def transaction_json(transaction: Transaction) -> dict[str, Any]:
         "checkout_url": transaction.checkout_url,
         "failure": failure,
         "version": transaction.version,
-        "next_check_at": _time(transaction.next_check_at),
+        "next_check_at": _time(_next_check(transaction)),
         "expires_at": _time(transaction.expires_at),
         "created_at": rfc3339(transaction.created_at),
         "updated_at": rfc3339(transaction.updated_at or transaction.created_at),
