@@ -183,6 +183,7 @@ QUESTION_CASES = (
         if code != "091"
     ),
     Case("not charged", Reply(200, refused("091")), Verdict.DECLINED, "declined"),
+    Case("not charged, and failed", Reply(200, bought("091", status="failed")), Verdict.DECLINED, "declined"),
     Case("not charged, yet delivered", Reply(200, bought("091")), Verdict.UNKNOWN),
     Case("not known", Reply(200, refused("015")), Verdict.NOT_FOUND, expected={"expirable": False}),
     Case("not known, but HTTP 502", Reply(502, refused("015")), Verdict.UNKNOWN),

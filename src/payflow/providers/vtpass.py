@@ -99,8 +99,8 @@ STANDINGS: dict[str, tuple[Verdict, frozenset[str]]] = {
     "099": (Verdict.PROCESSING, frozenset({"initiated", "pending"})),
     "016": (Verdict.DECLINED, frozenset({"failed", "reversed"})),
     "040": (Verdict.DECLINED, frozenset({"failed", "reversed"})),
+    "091": (Verdict.DECLINED, frozenset({"failed", "reversed"})),  # not charged
 }
-NOT_CHARGED = "091"
 # An order with one of these bought nothing.
 REFUSALS = {
     "010": NO_VARIATION,
@@ -124,7 +124,7 @@ REFUSALS = {
     "035": UNAVAILABLE,
     "085": INVALID,
     "087": NO_ACCESS,
-    NOT_CHARGED: NOT_DELIVERED,
+    "091": NOT_DELIVERED,
 }
 NO_SUCH_SERVICE = {"010", "011", "012"}
 UNREADABLE = (NotSent, OutcomeUnknown, Unreadable)
@@ -300,11 +300,8 @@ def _requeried(answer: Answer, request_id: str) -> Result:
     """The answer to a question. `015`, not known, is no proof: it may be on its way, or the keys those of another account."""
     envelope = _unwrapped(_object(answer))
     code, status = _code(envelope.get("code")), _status(envelope)
-    if answer.status == 200 and status is None and _about(envelope, request_id):
-        if code == "015":
-            return Result(Verdict.NOT_FOUND, raw_status=code)
-        if code == NOT_CHARGED:
-            return _result(Verdict.DECLINED, envelope, request_id)
+    if answer.status == 200 and status is None and code == "015" and _about(envelope, request_id):
+        return Result(Verdict.NOT_FOUND, raw_status=code)
     return _read(answer.status, envelope, request_id)
 
 
