@@ -1368,7 +1368,7 @@ async def test_a_code_for_a_transfer_whose_name_is_not_known_is_not_sent() -> No
         (refusal(400, "Account number is invalid", "invalid_params"), Verdict.REFUSED, "invalid_recipient"),
         (refusal(422, "Odd", "invalid_bank_code"), Verdict.REFUSED, "invalid_recipient"),
         (refusal(401, "Invalid key"), Verdict.REFUSED, "authentication_failed"),
-        (refusal(500, "An error occurred"), Verdict.REFUSED, "invalid_recipient"),
+        (refusal(500, "An error occurred"), Verdict.NOT_SENT, "provider_unreachable"),
         (Reply(201, {"status": True, "data": {}}), Verdict.REFUSED, "invalid_recipient"),
         (Reply(200, b"<html>"), Verdict.NOT_SENT, "provider_unreachable"),
     ],

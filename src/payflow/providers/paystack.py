@@ -824,7 +824,10 @@ def _no_recipient(answer: Answer) -> Result:
     result = _refused(answer.status, _body(answer), RECIPIENT_REFUSALS)
     if result.verdict is Verdict.REFUSED:
         return result
-    return Result(Verdict.REFUSED, raw_status=f"no recipient: {result.raw_status}", failure=NO_RECIPIENT)
+    said = f"no recipient: {result.raw_status}"
+    if answer.status >= 500:
+        return Result(Verdict.NOT_SENT, raw_status=said, failure=UNREACHABLE)
+    return Result(Verdict.REFUSED, raw_status=said, failure=NO_RECIPIENT)
 
 
 def _transfer_taken(answer: Answer, reference: str) -> Result:
