@@ -14,6 +14,8 @@ import httpx
 import pytest
 import uvicorn
 
+from payflow.bootstrap import provider_classes
+from payflow.cli.scaffold import NotAProviderName, write_provider
 from tests.cli.conftest import Run, Start, compiled, folder, free_port, run, start
 from tests.cli.test_commands import environment_of, one_line
 from tests.house import SECRET, Urls, eventually, running_house
@@ -247,12 +249,16 @@ def make(place: Path) -> Path:
         ("secret_str", "'secret_str' would hide pydantic's class of that name"),
     ],
 )
-async def test_a_name_that_cannot_be_given_is_refused_and_nothing_is_written(
-    run: Run, folder: Path, name: str, reason: str
-) -> None:
-    done = await run("new-provider", name)
+def test_a_name_that_cannot_be_given_is_refused_and_nothing_is_written(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(NotAProviderName, match=f"^{re.escape(reason)}"):
+        write_provider(name, tmp_path, [kind.declaration for kind in provider_classes()])
+    assert own_files(tmp_path) == {}
+
+
+async def test_the_command_says_in_one_line_why_a_name_cannot_be_given(run: Run, folder: Path) -> None:
+    done = await run("new-provider", "../acme")
     assert done.code == 1
-    assert one_line(done.errors).startswith(f"payflow: {reason}")
+    assert one_line(done.errors).startswith("payflow: '../acme' is not a name for a provider")
     assert own_files(folder) == {}
 
 
