@@ -548,6 +548,26 @@ async def test_the_ladder_as_designed(spool_desk: House, attempt: int, overtaken
         assert (end.ending, end.delay_seconds, end.reason) == (Ending.RETRY, expected, reason)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"type": "transaction-update"},
+        {"type": "transaction-update", "data": {"code": "000", "requestId": "202601011200att" + "0" * 26}},
+    ],
+)
+async def test_what_anybody_could_have_sent_and_says_nothing_of_ours_asks_no_person(
+    spool_desk: House, body: Any
+) -> None:
+    """Else anybody could fill the list that persons look at."""
+    proven = {"provider": "vtpass", "received_at": utc_now().isoformat()}
+    for headers, ending in ((proven, Ending.DEAD), ({**proven, "trust": "confirm"}, Ending.DONE)):
+        (end,) = await spool_desk.services.webhooks.process([Message(str(uuid4()), encoded(body), headers, 99)])
+        assert end.ending is ending, end
+    (early,) = await spool_desk.services.webhooks.process([Message(str(uuid4()), encoded(body), headers)])
+    assert early.ending is (Ending.RETRY if "data" in body else Ending.DONE)
+
+
 # What is kept and counted
 
 

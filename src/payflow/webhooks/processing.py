@@ -74,6 +74,13 @@ class Work:
     events: Sequence[ProviderEvent] = ()
     disposition: Disposition = field(default_factory=Disposition)
     outcome: str = "ignored"
+    says_nothing: bool = False
+
+    @property
+    def unproven(self) -> bool:
+        """Whether anybody could have sent it. Where that says nothing of an order of ours, no person has to look at it: it
+        would only have made us ask, and the timers ask in any case."""
+        return self.attempt_id is None and self.message.headers.get("trust") == Trust.CONFIRM
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +182,7 @@ class WebhookProcessor:
                 work.events = [replace(event, trust=Trust.CONFIRM, dedupe_key=None) for event in work.events]
         except WebhookMalformed as error:
             work.disposition = Disposition(Ending.DEAD, f"malformed: {error}")
-            work.outcome = "malformed"
+            work.outcome, work.says_nothing = "malformed", True
         except Exception as error:
             self._postpone(work, error)
         return work
@@ -453,8 +460,8 @@ class WebhookProcessor:
         work = item.work
         names_ours = item.reference is not None or item.attempt_id is not None
         if names_ours or work.message.attempt < len(self._overtaken):
-            work.disposition = Disposition(Ending.RETRY, "no such attempt", overtaken=True)
-            work.outcome = "retried"
+            self._retry(work, "no such attempt")
+            work.says_nothing = True
         else:
             work.outcome = "ignored"
 
@@ -472,6 +479,11 @@ class WebhookProcessor:
     def _finish(self, work: Work) -> None:
         if work.disposition.ending is Ending.RETRY:
             work.disposition = self._in_time(work.disposition, work.message.attempt)
+        if work.disposition.ending is Ending.DEAD and work.says_nothing and work.unproven:
+            log.info(
+                "webhook.ignored", message_id=work.message.id, provider=work.provider, reason=work.disposition.reason
+            )
+            work.disposition, work.outcome = Disposition(), "ignored"
         if work.disposition.ending is Ending.DEAD and work.outcome != "malformed":
             work.outcome = "dead_lettered"
         self._metrics.count(work.provider, work.outcome)
