@@ -628,7 +628,7 @@ ODD: list[tuple[str, str, dict[str, str], str, str]] = [
     ("flutterwave", "charge.completed: successful", {'"tx_ref":"Links-616626414629"': '"tx_ref":null'}, "malformed",
      "requires_action"),
     ("flutterwave", "charge.completed: successful", {'"id":285959875': '"id":null'}, "ignored", "requires_action"),
-    ("vtpass", "transaction-update: delivered", {'"requestId"': '"formerId"'}, "malformed", "processing"),
+    ("vtpass", "transaction-update: delivered", {'"requestId"': '"formerId"'}, "ignored", "processing"),
     ("cpay", "callback with the expected members", {'"extTransactionId":"attcpay0000000000000000000001",': ""}, "settled",
      "completed"),  # the token names the attempt
     # null where a value is usual
