@@ -146,7 +146,7 @@ def _routers(services: Services) -> list[APIRouter]:
             limiter,
             services.clock,
         ),
-        dead_letters_router(services.dead_letters, services.queue, identity, limiter),
+        dead_letters_router(services.dead_letters, services.queue, identity, limiter, services.clock),
         airtime_router(services.airtime, repository, services.idempotency, identity, limiter),
         realtime_router(services.realtime, identity, limiter),
     ]

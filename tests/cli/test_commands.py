@@ -327,8 +327,11 @@ async def test_dead_letters_are_listed_and_replayed_from_the_command_line(run: R
         (line,) = listed.out.splitlines()
         assert line.startswith(str(letter.id))
         assert line.endswith("paystack     given up after the last rung: no such attempt")
-        replayed = await run("dead-letters", "replay", str(letter.id), **environment)
-        assert (replayed.code, replayed.out) == (0, f"Replayed as message {letter.message.id}."), replayed.errors
+        which = ("--provider", "paystack", "--reason", "given up")
+        shown = await run("dead-letters", "replay", *which, "--dry-run", **environment)
+        assert (shown.code, shown.out) == (0, f"{line}\n1 would be replayed."), shown.errors
+        replayed = await run("dead-letters", "replay", *which, **environment)
+        assert (replayed.code, replayed.out) == (0, "1 of 1 replayed."), replayed.errors
         await house.until(ada, payment["id"], "completed")
         again = await run("dead-letters", "replay", str(letter.id), **environment)
         assert (again.code, one_line(again.errors)) == (1, "payflow: This dead letter has already been replayed.")

@@ -1,6 +1,8 @@
 """The table of dead letters: stored once, listed in pages, replayed at least once."""
 
 import asyncio
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -115,6 +117,53 @@ async def test_a_replay_that_could_not_be_published_changes_nothing(queue_databa
         await dead_letters.replay(stored.id, Recorder(away=True), "ada")
     assert await dead_letters.get(stored.id) == stored
     assert await dead_letters.count(TOPIC) == 1
+
+
+async def test_many_are_found_by_what_they_have_in_common_and_replayed_oldest_first(queue_database: Database) -> None:
+    dead_letters, queue = DeadLetters(queue_database), Recorder()
+    for number in range(6):
+        headers = {"provider": "mpesa" if number % 2 else "stripe"}
+        await dead_letters.add(TOPIC, Message(f"m{number}", b"", headers), "given up" if number < 4 else "malformed")
+        await asyncio.sleep(0.002)  # ids order by the millisecond
+    await dead_letters.add("deliveries", Message("other", b"", {"provider": "mpesa"}), "given up")
+    (newest, *_) = (await dead_letters.list(TOPIC)).items
+    later = newest.dead_at + timedelta(seconds=1)
+
+    async def names(before: datetime = later, **which: Any) -> tuple[list[str], bool]:
+        found, more = await dead_letters.matching(
+            TOPIC, before, **{"provider": None, "reason": None, "limit": 10, **which}
+        )
+        return [letter.message.id for letter in found], more
+
+    assert await names() == ([f"m{number}" for number in range(6)], False)
+    assert await names(newest.dead_at) == ([f"m{number}" for number in range(5)], False)
+    assert await names(provider="mpesa", limit=2) == (["m1", "m3"], True)
+    assert await names(reason="given") == (["m0", "m1", "m2", "m3"], False)
+    assert [item.message.id for item in (await dead_letters.list(TOPIC, provider="stripe")).items] == ["m4", "m2", "m0"]
+
+    found, _ = await dead_letters.matching(TOPIC, later, provider="mpesa", reason="given up", limit=10)
+    await dead_letters.replay(found[0].id, queue, "bob")
+    done = await dead_letters.replay_each(found, queue, "ada")
+    assert [letter.message.id for letter in done] == ["m3"]
+    assert [message.id for _, message in queue.taken] == ["m1", "m3"]
+    assert await names(provider="mpesa") == (["m5"], False)
+
+
+async def test_a_queue_that_goes_away_leaves_the_rest_listed(queue_database: Database) -> None:
+    dead_letters = DeadLetters(queue_database)
+
+    class Leaving(Recorder):
+        async def publish(self, topic: str, message: Message) -> None:
+            await super().publish(topic, message)
+            self.away = True
+
+    for number in range(3):
+        await dead_letters.add(TOPIC, Message(f"m{number}", b"", {}), "given up")
+    letters, queue = (await dead_letters.list(TOPIC)).items, Leaving()
+    assert await dead_letters.replay_each(letters, queue, "ada") == [letters[0]]
+    assert await dead_letters.count(TOPIC) == 2
+    with pytest.raises(QueueAway):
+        await dead_letters.replay_each(letters[1:], queue, "ada")
 
 
 async def test_an_unknown_dead_letter_is_not_found(queue_database: Database) -> None:

@@ -661,3 +661,32 @@ async def test_dead_letters_are_listed_in_pages(spool_desk: House) -> None:
     assert len(seen) == len(set(seen)) == before + 3
     assert {item.id for item in sent} <= set(seen)
     assert (await admin.get("/webhooks/dead-letters", params={"cursor": "x"})).status_code == 422
+
+
+async def test_many_dead_letters_are_replayed_by_what_they_have_in_common(spool_desk: House) -> None:
+    admin = await spool_desk.merchant(admin=True)
+    path, before = "/webhooks/dead-letters/matching/replay", await spool_desk.services.dead_letters.count(WEBHOOKS)
+    sent = [await publish(spool_desk, "stripe", b"not json %d" % number) for number in range(3)]
+    await until_dead(spool_desk, before + 3)
+    which = {"provider": "stripe", "reason": "malformed", "limit": 2}
+    shown = (await admin.post(path, json={**which, "dry_run": True})).json()
+    assert [letter["message_id"] for letter in shown["data"]] == [item.id for item in sent[:2]]
+    assert (shown["dry_run"], shown["has_more"]) == (True, True)
+    assert (await admin.get("/webhooks/dead-letters", params={"provider": "stripe"})).json()["data"][-1][
+        "replayed_at"
+    ] is None
+    first = (await admin.post(path, json={**which, "dead_before": shown["dead_before"]})).json()
+    assert first["data"] == shown["data"]
+    rest = (await admin.post(path, json={**which, "dead_before": shown["dead_before"]})).json()
+    assert ([letter["message_id"] for letter in rest["data"]], rest["has_more"]) == ([sent[2].id], False)
+    await until_dead(spool_desk, before + 3)  # as unreadable as before, and not replayed for ever
+    for wrong in (
+        {},
+        {"dry_run": True},
+        {"provider": "Stripe"},
+        {**which, "limit": 501},
+        {**which, "dead_before": "soon"},
+    ):
+        refused = await admin.post(path, json=wrong)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request"), wrong
+    assert (await (await spool_desk.merchant()).post(path, json=which)).status_code == 403

@@ -30,6 +30,7 @@ from payflow.gateway.contract import RegistersUrls, Verdict
 from payflow.infra import migrations
 from payflow.infra.database import DatabaseAway, NotPostgres
 from payflow.infra.embedded import EmbeddedError
+from payflow.infra.queue.dead_letters import DeadLetter
 from payflow.infra.queue.port import WEBHOOKS, QueueAway
 from payflow.main import create_app
 from payflow.reconciliation.service import RepairKind
@@ -48,6 +49,7 @@ app.add_typer(reconcile_app, name="reconcile")
 
 
 PATIENCE_SECONDS = 5.0
+REPLAYED_AT_ONCE = 100
 MENDABLE = (
     PortTaken,
     EmbeddedError,
@@ -347,8 +349,7 @@ def list_dead_letters(
     async def work(services: Services) -> None:
         page = await services.dead_letters.list(WEBHOOKS, limit=limit, cursor=cursor, include_replayed=replayed)
         for letter in page.items:
-            provider = letter.message.headers.get("provider", "-")
-            print(f"{letter.id}  {letter.dead_at:%Y-%m-%d %H:%M:%S}  {provider:<12} {letter.reason}")
+            _print_letter(letter)
         if page.next_cursor:
             print(f"More: --cursor {page.next_cursor}")
 
@@ -356,16 +357,51 @@ def list_dead_letters(
 
 
 @dead_letters_app.command("replay")
-def replay_dead_letter(dead_letter_id: UUID) -> None:
-    """Put one back into the queue."""
+def replay_dead_letters(
+    dead_letter_id: Annotated[UUID | None, typer.Argument(help="One of them; or say which by the options.")] = None,
+    provider: Annotated[str | None, typer.Option(help="All of this provider.")] = None,
+    reason: Annotated[str | None, typer.Option(help="All whose reason begins so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, oldest first.")] = 1_000,
+    dry_run: Annotated[bool, typer.Option(help="Only show which they are.")] = False,
+) -> None:
+    """Put one back into the queue, or all that fit."""
+    if (dead_letter_id is None) == (provider is reason is None):
+        raise typer.BadParameter("name a dead letter, or say which by --provider and --reason")
 
     async def work(services: Services) -> None:
+        letters = services.dead_letters
+        if dead_letter_id is None:
+            found, more = await letters.matching(
+                WEBHOOKS, services.clock(), provider=provider, reason=reason, limit=limit
+            )
+        else:
+            found, more = [await letters.get(dead_letter_id)], False
+        if dry_run:
+            for letter in found:
+                _print_letter(letter)
+            print(f"{len(found)} would be replayed." + (" More fit: raise --limit." if more else ""))
+            return
         await services.start()
         await _trouble(services.queue.primary.ping)  # a broker that is away leaves it to the spool
-        message = await services.dead_letters.replay(dead_letter_id, services.queue, "cli")
-        print(f"Replayed as message {message.id}.")
+        if dead_letter_id is not None:
+            message = await letters.replay(dead_letter_id, services.queue, "cli")
+            print(f"Replayed as message {message.id}.")
+            return
+        done = 0
+        for start in range(0, len(found), REPLAYED_AT_ONCE):
+            done += len(await letters.replay_each(found[start : start + REPLAYED_AT_ONCE], services.queue, "cli"))
+            print(
+                f"{done} of {len(found)} replayed." + (" More fit." if more and done == len(found) else ""), flush=True
+            )
+        if not found:
+            print("None fits.")
 
     _with_services(work)
+
+
+def _print_letter(letter: DeadLetter) -> None:
+    provider = letter.message.headers.get("provider", "-")
+    print(f"{letter.id}  {letter.dead_at:%Y-%m-%d %H:%M:%S}  {provider:<12} {letter.reason}")
 
 
 @reconcile_app.command("file")

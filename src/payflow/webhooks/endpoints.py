@@ -1,18 +1,18 @@
 """The webhook addresses (thin routes: FastAPI's machinery would double their cost) and the dead letters."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response as FastAPIResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from payflow.core.clock import rfc3339
+from payflow.core.clock import Clock, rfc3339
 from payflow.core.errors import Conflict
 from payflow.identity.dependencies import current_principal
 from payflow.identity.principals import Principal
@@ -22,6 +22,7 @@ from payflow.infra.queue.fallback import SpooledQueue
 from payflow.infra.queue.port import WEBHOOKS
 from payflow.web.problems import problem_responses
 from payflow.web.rate_limits import RateLimiter
+from payflow.web.schemas import PLAIN_TEXT, Moment, RequestModel
 from payflow.webhooks.intake import Arrival, Intake
 
 BY_SIGNATURE = "payment"  # no provider may have it as its path name
@@ -67,6 +68,45 @@ class ReplayView(BaseModel):
 
     id: UUID
     message_id: str = Field(description="The message is in the queue again under this id.")
+
+
+class ReplayMany(RequestModel):
+    """Which dead letters: at least one of `provider`, `reason` and `dead_before`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"provider": "paystack", "reason": "given up", "limit": 100, "dry_run": True}]}
+    )
+
+    provider: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,39}$")] | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN_TEXT)] | None = Field(
+        default=None, description="How their reason begins."
+    )
+    dead_before: Moment | None = Field(default=None, description="Those that died before this time; now, if left out.")
+    limit: int = Field(default=100, ge=1, le=500, description="At most so many, oldest first.")
+    dry_run: bool = Field(default=False, description="Only show which they are.")
+
+    @model_validator(mode="after")
+    def says_which(self) -> Self:
+        if all(each is None for each in (self.provider, self.reason, self.dead_before)):
+            raise ValueError("Say which: name a provider, a reason or a time.")
+        return self
+
+
+class ReplayedView(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"dry_run": True, "data": [_EXAMPLE], "has_more": False, "dead_before": "2026-11-21T10:05:00.000000Z"}
+            ]
+        }
+    )
+
+    dry_run: bool
+    data: list[DeadLetterView] = Field(description="Those that were replayed, or would be, as they lay there.")
+    has_more: bool = Field(description="More are left that fit.")
+    dead_before: datetime = Field(
+        description="Repeat the call with it for the rest: what dies again meanwhile is not in it."
+    )
 
 
 def webhook_routes(intake: Intake, prefix: str) -> list[BaseRoute]:
@@ -156,7 +196,7 @@ def document_webhooks(document: dict[str, Any], prefix: str) -> None:
 
 
 def dead_letters_router(
-    dead_letters: DeadLetters, queue: SpooledQueue, identity: IdentityService, limiter: RateLimiter
+    dead_letters: DeadLetters, queue: SpooledQueue, identity: IdentityService, limiter: RateLimiter, clock: Clock
 ) -> APIRouter:
     router = APIRouter(prefix="/webhooks/dead-letters", tags=["webhooks"])
     reader = current_principal(identity, scope="webhooks:admin", admin=True, limiter=limiter, group="read")
@@ -173,13 +213,43 @@ def dead_letters_router(
         cursor: Annotated[UUID | None, Query(description="`next_cursor` of the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         replayed: Annotated[bool, Query(description="Also those that were replayed.")] = False,
+        provider: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{1,39}$")] = None,
+        reason: Annotated[
+            str | None, Query(min_length=1, max_length=200, pattern=PLAIN_TEXT, description="How their reason begins.")
+        ] = None,
     ) -> FastAPIResponse:
         """For administrators: webhooks that could not be worked on, newest first, with the reason."""
         page = await dead_letters.list(
-            WEBHOOKS, limit=limit, cursor=str(cursor) if cursor else None, include_replayed=replayed
+            WEBHOOKS,
+            limit=limit,
+            cursor=str(cursor) if cursor else None,
+            provider=provider,
+            reason=reason,
+            include_replayed=replayed,
         )
         body = {"data": [_view(letter) for letter in page.items], "next_cursor": page.next_cursor}
         return FastAPIResponse(orjson.dumps(body), media_type="application/json")
+
+    @router.post(
+        "/matching/replay",  # three parts, because two are a provider's address with a token
+        summary="Replay many dead letters",
+        response_model=ReplayedView,
+        responses=problem_responses(400, 401, 403, 413, 422, 429, 503),
+    )
+    async def replay_many(body: ReplayMany, principal: Annotated[Principal, Depends(writer)]) -> FastAPIResponse:
+        """Puts all that fit into the queue again, oldest first, or shows with `dry_run` which they are."""
+        dead_before = body.dead_before or clock()
+        found, more = await dead_letters.matching(
+            WEBHOOKS, dead_before, provider=body.provider, reason=body.reason, limit=body.limit
+        )
+        done = found if body.dry_run else await dead_letters.replay_each(found, queue, str(principal.id))
+        answer = {
+            "dry_run": body.dry_run,
+            "data": [_view(letter) for letter in done],
+            "has_more": more or len(done) < len(found),
+            "dead_before": rfc3339(dead_before),
+        }
+        return FastAPIResponse(orjson.dumps(answer), media_type="application/json")
 
     @router.post(
         "/{dead_letter_id}/replay",

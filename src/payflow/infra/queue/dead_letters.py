@@ -18,7 +18,7 @@ from payflow.core.errors import Conflict, Invalid, NotFound
 from payflow.core.ids import uuid7
 from payflow.core.logging import get_logger
 from payflow.infra.database import Database, DatabaseAway, dumps, loads
-from payflow.infra.queue.port import TOPICS, Consumer, Delivery, Message, Publisher, tidy_reason
+from payflow.infra.queue.port import TOPICS, Consumer, Delivery, Message, Publisher, QueueAway, tidy_reason
 
 log = get_logger(__name__)
 
@@ -42,7 +42,15 @@ WHERE ($1::text IS NULL OR topic = $1)
     AND ($2::uuid IS NULL OR id < $2)
     AND ($3::text IS NULL OR starts_with(reason, $3))
     AND ($4 OR replayed_at IS NULL)
+    AND ($6::text IS NULL OR headers->>'provider' = $6)
 ORDER BY id DESC LIMIT $5
+"""
+_MATCHING = f"""
+SELECT {_COLUMNS} FROM dead_letters
+WHERE topic = $1 AND replayed_at IS NULL AND dead_at < $2
+    AND ($3::text IS NULL OR headers->>'provider' = $3)
+    AND ($4::text IS NULL OR starts_with(reason, $4))
+ORDER BY id LIMIT $5
 """
 _MARK = """
 UPDATE dead_letters SET replayed_at = now(), replayed_by = $2 WHERE id = $1 AND replayed_at IS NULL RETURNING dead_at
@@ -96,12 +104,13 @@ class DeadLetters:
         *,
         limit: int = 50,
         cursor: str | None = None,
+        provider: str | None = None,
         reason: str | None = None,
         include_replayed: bool = False,
     ) -> DeadLetterPage:
         """`reason` keeps those whose reason begins so; no topic means all. Invalid when the cursor is none of ours."""
         async with self._database.raw() as connection:
-            rows = await connection.fetch(_LIST, topic, _cursor(cursor), reason, include_replayed, limit + 1)
+            rows = await connection.fetch(_LIST, topic, _cursor(cursor), reason, include_replayed, limit + 1, provider)
         items = tuple(_dead_letter(row) for row in rows[:limit])
         return DeadLetterPage(items, str(items[-1].id) if len(rows) > limit else None)
 
@@ -134,6 +143,30 @@ class DeadLetters:
             if died_at != dead.dead_at:
                 await connection.execute(_ANEW, dead_letter_id, uuid7())
         return message
+
+    async def matching(
+        self, topic: str, dead_before: datetime, *, provider: str | None, reason: str | None, limit: int
+    ) -> tuple[Sequence[DeadLetter], bool]:
+        """Those that were not replayed, oldest first, and whether there are more. `reason` is how theirs begins."""
+        async with self._database.raw() as connection:
+            rows = await connection.fetch(_MATCHING, topic, dead_before, provider, reason, limit + 1)
+        return [_dead_letter(row) for row in rows[:limit]], len(rows) > limit
+
+    async def replay_each(self, letters: Sequence[DeadLetter], queue: Publisher, by: str) -> Sequence[DeadLetter]:
+        """`replay` one after another; gives those that were. What somebody else replays meanwhile is left out, and where the
+        queue goes away the rest stays listed. QueueAway when it is away from the first on."""
+        done: list[DeadLetter] = []
+        for letter in letters:
+            try:
+                await self.replay(letter.id, queue, by)
+            except Conflict:
+                continue
+            except QueueAway:
+                if not done:
+                    raise
+                break
+            done.append(letter)
+        return done
 
     async def count(self, topic: str | None = None) -> int:
         """How many wait to be replayed."""
