@@ -195,3 +195,16 @@ async def test_what_is_known_is_forgotten_before_it_grows_too_large(database: Da
         async with database.transaction() as raw:
             await accounts.open(raw, [journal])
     assert len(accounts._known) == 2
+
+
+async def test_an_account_opened_in_a_transaction_that_rolls_back_is_opened_again(database: Database) -> None:
+    """Posted to twice before the end, as a payment that is paid and charged back within one batch of webhooks."""
+    accounts = Accounts()
+    async with database.raw() as raw:
+        rolled_back = raw.transaction()
+        await rolled_back.start()
+        await post(raw, accounts, collected(provider="twice"))
+        await post(raw, accounts, collected(provider="twice"))
+        await rolled_back.rollback()
+        async with raw.transaction():
+            await post(raw, accounts, collected(provider="twice"))

@@ -15,6 +15,10 @@ OPEN_ACCOUNTS = """
     INSERT INTO ledger_accounts (id, code, user_id, currency)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) ON CONFLICT DO NOTHING RETURNING id
 """
+# Those that are there for good: what this transaction itself opened, perhaps for an earlier journal, may yet roll back.
+COMMITTED_ACCOUNTS = """
+    SELECT id FROM ledger_accounts WHERE id = ANY($1::uuid[]) AND xmin <> pg_current_xact_id()::xid
+"""
 INSERT_JOURNALS = """
     INSERT INTO ledger_journals (id, kind, source_type, source_id, transaction_id)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[])
@@ -54,7 +58,9 @@ class Accounts:
         )
         if len(self._known) > 100_000:
             self._known.clear()
-        self._known |= fresh.keys() - {row["id"] for row in opened}
+        found = fresh.keys() - {row["id"] for row in opened}
+        if found:
+            self._known |= {row["id"] for row in await connection.fetch(COMMITTED_ACCOUNTS, list(found))}
 
 
 def parameters(journals: Sequence[Journal]) -> tuple[list[list[Any]], list[list[Any]]]:
