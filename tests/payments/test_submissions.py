@@ -9,7 +9,7 @@ import pytest
 
 from payflow.core.clock import utc_now
 from payflow.gateway.contract import ActionType, Failure, NextAction, Result, Verdict
-from tests.house import House, Merchant, Urls, running_house
+from tests.house import House, Merchant, Urls, eventually, running_house
 
 RIGHT, WRONG = "123456", "908172"
 BY_HAND: dict[str, Any] = {"simulator": {"automatic_customer": False}, "timer_interval_seconds": 3_600.0}
@@ -107,6 +107,39 @@ async def test_many_keys_at_once_are_passed_on_one_at_a_time(shop: House, ada: M
     assert most == 1
     assert codes.count((200, "completed")) == 1
     assert {code for _, code in codes} <= {"completed", "in_flight", "nothing_to_submit"}
+
+
+async def test_who_was_overtaken_passes_nothing_on(shop: House, ada: Merchant) -> None:
+    """It saw that the payment waits; when its turn comes, what another one gave has completed it."""
+    payment = await waiting(ada)
+    path = f"/api/v1/payments/{payment['id']}/submit-otp"
+    async with shop.services.database.raw() as raw:
+        # Somebody is taking the second one's key, so it waits between what it read and its turn.
+        taking = raw.transaction()
+        await taking.start()
+        await raw.execute(
+            "INSERT INTO idempotency_keys (principal, method, path, key, fingerprint, transaction_id, lease_until, expires_at)"
+            " VALUES ($1, 'POST', $2, 'late', '', gen_random_uuid(), now(), now())",
+            ada.id,
+            path,
+        )
+        late = asyncio.create_task(submit(ada, payment, key="late"))
+
+        async def waits() -> bool:
+            return bool(
+                await shop.rows(
+                    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+            )
+
+        await eventually(waits, what="the second one at its key")
+        assert (await submit(ada, payment, key="first")).json()["status"] == "completed"
+        await taking.rollback()
+    refused = await late
+    assert (refused.status_code, refused.json()["code"]) == (409, "nothing_to_submit")
+    assert await confirmations(shop) == 1
+    assert await shop.rows("SELECT 1 FROM idempotency_keys WHERE key = 'late'") == []
+    assert await shop.rows("SELECT 1 FROM attempts WHERE submitting_until IS NOT NULL") == []
 
 
 @pytest.mark.parametrize(("body", "status"), [({}, 422), ({"otp": "1", "pin": "2"}, 422), ({"otp": ""}, 422)])

@@ -387,6 +387,20 @@ async def claim_submission(connection: RawConnection, attempt_id: UUID, now: dat
     return claimed is not None
 
 
+async def awaits(connection: RawConnection, attempt: Attempt, given: str) -> bool:
+    """Whether an attempt, whose submission the caller has claimed, still waits for this: another one may have come first."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT t.status = 'requires_action' AND a.status = 'requires_action' AND t.next_action->>'type' = $2
+            FROM attempts a JOIN transactions t ON t.id = a.transaction_id WHERE a.id = $1
+            """,
+            attempt.id,
+            given,
+        )
+    )
+
+
 async def release_submission(connection: RawConnection, attempt_id: UUID) -> None:
     await connection.execute("UPDATE attempts SET submitting_until = NULL WHERE id = $1", attempt_id)
 

@@ -84,7 +84,7 @@ class Submissions:
             if replay is None:
                 raise
             return replay
-        if not await self._take(transaction, expected.attempt, scope, fingerprint):
+        if not await self._take(transaction, expected.attempt, submission.type, scope, fingerprint):
             replay = await self._replayed(payment_id, scope, fingerprint)
             if replay is None:
                 return await self.submit(payment_id, user_id, submission, scope, origin)
@@ -119,8 +119,11 @@ class Submissions:
         query = replace(attempt.query(), customer=transaction.customer)
         return _Expected(attempt, query, provider, credentials.current, declaration.first_check_after)
 
-    async def _take(self, transaction: Transaction, attempt: Attempt, scope: KeyScope, fingerprint: bytes) -> bool:
-        """The key and the attempt, or neither. False when the key is taken; InFlight when somebody else is submitting."""
+    async def _take(
+        self, transaction: Transaction, attempt: Attempt, given: ActionType, scope: KeyScope, fingerprint: bytes
+    ) -> bool:
+        """The key and the attempt, or neither. False when the key is taken; InFlight when somebody else is submitting, and
+        Conflict when it no longer waits for this, since somebody else was faster."""
         now = self._clock()
         until = now + self._idempotency.lease
 
@@ -130,6 +133,8 @@ class Submissions:
                 return False
             if not await sql.claim_submission(connection, attempt.id, now, until):
                 raise InFlight(f"Something is being submitted for this {self._word} already.", retry_after=2)
+            if not await sql.awaits(connection, attempt, given.value):
+                raise Conflict(f"The {self._word} does not wait for {given.value} any more.", code="nothing_to_submit")
             return True
 
         return await self._database.in_transaction(work)
