@@ -27,7 +27,7 @@ from payflow.gateway.contract import Cancels, CollectOrder, Customer, Operation,
 from payflow.gateway.registry import Candidate, Registry
 from payflow.gateway.routing import Route, Routing
 from payflow.gateway.signing import CallbackUrls
-from payflow.idempotency.repository import Finished, KeyScope
+from payflow.idempotency.repository import Finished, KeyScope, finish
 from payflow.idempotency.service import IdempotencyService, Replay
 from payflow.infra.database import Database
 from payflow.payments.schemas import InitializePayment
@@ -122,7 +122,11 @@ class PaymentService:
             if replay is None:
                 return await self.initialize(user_id, body, scope, origin, instance=instance, kind=kind, admit=admit)
             return await self._replayed(replay)
-        return await self._collect(unit, attempt, initiated, order, route, scope, fingerprint, origin, instance)
+        try:
+            return await self._collect(unit, attempt, initiated, order, route, scope, fingerprint, origin, instance)
+        finally:
+            # Where it ended between two providers: the next one's probe was granted, and nobody uses it.
+            await route.give_back()
 
     async def get(self, payment_id: UUID, user_id: UUID | None) -> dict[str, Any]:
         """The whole payment with attempts, refunds and history. NotFound."""
@@ -286,7 +290,10 @@ class PaymentService:
         """Each candidate in turn; another one only after "not sent" or a listed refusal."""
         for place in count(1):
             if place > 1:
-                unit, attempt = await self._next_attempt(unit, place, route)
+                following = await self._next_attempt(unit, place, route)
+                if following is None:
+                    return await self._given_up(unit, scope, fingerprint)
+                unit, attempt = following
             candidate = route.candidate
             result = await self._call(route, self._addressed(order, attempt, candidate))
             over = result.verdict not in (Verdict.NOT_SENT, Verdict.REFUSED) or not await route.advance()
@@ -310,18 +317,29 @@ class PaymentService:
                 told_before=[initiated] if place == 1 else [],
             )
             if reply:
-                if not over:
-                    await route.give_back()
                 return self._with_token(reply[0], unit.transaction.id)
         raise AssertionError("a route ends")
 
-    async def _next_attempt(self, unit: Unit, number: int, route: Route) -> tuple[Unit, Attempt]:
+    async def _next_attempt(self, unit: Unit, number: int, route: Route) -> tuple[Unit, Attempt] | None:
+        """None when the owner gave up meanwhile."""
         now, candidate = self._clock(), route.candidate
         attempt = self._attempt(unit.transaction, number, uuid7(), new_reference("att"), route, now)
-        await self._transactions.add_attempt(attempt)
+        if not await self._transactions.add_next_attempt(attempt):
+            return None
         unit.transaction.provider = candidate.name
         unit.transaction.expires_at = now + candidate.provider.declaration.session_life + self._grace
         return Unit.of(unit.transaction, [attempt]), attempt
+
+    async def _given_up(self, unit: Unit, scope: KeyScope, fingerprint: bytes) -> Reply:
+        """The payment as it ended before its next provider was asked."""
+        found = await self._transactions.repository.get(unit.transaction.id, None)
+        assert found is not None
+        reply = Reply(201, orjson.dumps(transaction_json(found[0])))
+        finished = Finished(scope, reply.status_code, reply.body)
+        async with self._database.raw() as connection:
+            await finish(connection, finished)
+        await self._transactions.publish([], [self._idempotency.cache_entry(finished, fingerprint, found[0].id)])
+        return self._with_token(reply, found[0].id)
 
     def _addressed(self, order: CollectOrder, attempt: Attempt, candidate: Candidate) -> CollectOrder:
         back = self._client_tokens.mint_return(order.transaction_id)

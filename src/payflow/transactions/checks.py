@@ -34,6 +34,7 @@ from payflow.gateway.registry import Registry
 from payflow.gateway.signing import CallbackUrls
 from payflow.infra.redis import AWAY, Redis
 from payflow.transactions.aggregate import NEVER_SENT, Attempt, AttemptStatus, Source, Transaction, Unit
+from payflow.transactions.lifecycle import Status
 from payflow.transactions.service import Answer, Transactions
 
 log = get_logger(__name__)
@@ -108,8 +109,16 @@ class Checks:
             return None
         transaction, attempts = found
         moving = [attempt for attempt in attempts if attempt.operation is not Operation.REFUND]
-        asked = [attempt for attempt in moving if attempt.status not in NEVER_SENT] or moving
-        return await self.ask(transaction, asked[-1], origin=origin)
+        asked = [attempt for attempt in moving if attempt.status not in NEVER_SENT]
+        if not asked and transaction.status is Status.PENDING:
+            return await self._nothing_sent(transaction, moving[-1], origin)
+        return await self.ask(transaction, (asked or moving)[-1], origin=origin)
+
+    async def _nothing_sent(self, transaction: Transaction, attempt: Attempt, origin: Origin | None) -> Report:
+        """A node died between a provider that did not take the payment and the next: nobody has it, so nobody is asked."""
+        result = Result(Verdict.NOT_FOUND, attempt.raw_status or "", expirable=True)
+        origin = origin or Origin(correlation_id=transaction.correlation_id)
+        return Report(await self._transactions.settle(Answer(attempt.id, result, Source.QUERY, origin)), result)
 
     async def check_refunds(
         self, transaction_id: UUID, *, origin: Origin | None = None, completed_too: bool = False

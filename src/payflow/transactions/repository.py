@@ -373,6 +373,14 @@ async def add_attempt(connection: RawConnection, attempt: Attempt) -> None:
     )
 
 
+async def lock_pending(connection: RawConnection, transaction_id: UUID) -> bool:
+    """Keep a transaction as it is until the caller's has ended, if it is still pending."""
+    pending = await connection.fetchval(
+        "SELECT id FROM transactions WHERE id = $1 AND status = 'pending' FOR SHARE", transaction_id
+    )
+    return pending is not None
+
+
 async def claim_submission(connection: RawConnection, attempt_id: UUID, now: datetime, until: datetime) -> bool:
     """Take the right to pass something on for an attempt; False while somebody else has it."""
     claimed = await connection.fetchval(

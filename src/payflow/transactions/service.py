@@ -297,6 +297,15 @@ class Transactions:
         async with self._database.raw() as connection:
             await sql.add_attempt(connection, attempt)
 
+    async def add_next_attempt(self, attempt: Attempt) -> bool:
+        """Another provider's turn. False when the transaction is not pending any more: its owner may have given it up since
+        the attempt before has ended."""
+        async with self._database.transaction() as connection:
+            if not await sql.lock_pending(connection, attempt.transaction_id):
+                return False
+            await sql.add_attempt(connection, attempt)
+        return True
+
     async def cancel(
         self, transaction_id: UUID, user_id: UUID | None, origin: Origin, *, session_ended: bool = False
     ) -> Unit:
