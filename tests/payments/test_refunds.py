@@ -9,12 +9,14 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from payflow.core.clock import utc_now
 from payflow.core.ids import new_reference, uuid7
 from payflow.core.money import Money
 from payflow.gateway.contract import CollectOrder, Collects, Customer, Operation
 from payflow.transactions.aggregate import Attempt
 from tests.house import House, Merchant, Urls, eventually, running_house
 from tests.payments.conftest import Network
+from tests.services import delete_keys
 from tests.webhooks.desk import MovableClock
 from worker.timers import check_due, refund_duplicates
 
@@ -94,6 +96,19 @@ async def test_a_repeat_that_spells_the_payment_otherwise_is_still_a_repeat(shop
         again = await refund(ada, {"id": other}, "10.00", key="once")
         assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
         assert again.headers["idempotent-replayed"] == "true"
+    assert len((await ada.payment(payment["id"]))["refunds"]) == 1
+
+
+async def test_a_key_that_was_forgotten_still_names_its_refund(shop: House, ada: Merchant) -> None:
+    """A refund remembers its request for good: what was given back once is never given back again by a late repeat."""
+    payment = await paid(shop, ada)
+    first = await refund(ada, payment, "10.00", key="late")
+    await shop.rows("UPDATE idempotency_keys SET expires_at = now() - interval '1 second' WHERE key = 'late'")
+    assert await shop.services.idempotency_keys.delete_expired(utc_now()) == 1
+    await delete_keys(shop.settings.redis_url, shop.settings.redis_prefix + "idem:")
+    again = await refund(ada, payment, "10.00", key="late")
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"]), again.text
+    assert again.headers["idempotent-replayed"] == "true"
     assert len((await ada.payment(payment["id"]))["refunds"]) == 1
 
 

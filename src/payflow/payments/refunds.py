@@ -29,6 +29,7 @@ from payflow.idempotency.repository import Finished, KeyScope, finish, reserve
 from payflow.idempotency.service import IdempotencyService
 from payflow.infra.database import Database, RawConnection
 from payflow.payments.schemas import RefundPayment, ResolveRefund
+from payflow.transactions import repository as sql
 from payflow.transactions.aggregate import Attempt, AttemptStatus, Refund, RefundStatus, Source, Transaction, Unit
 from payflow.transactions.lifecycle import Cause, Kind, Status
 from payflow.transactions.refunds import made_elsewhere, refundable, routing_of
@@ -290,6 +291,9 @@ class RefundService:
             until, keep = now + self._idempotency.lease, now + self._idempotency.keep
             if not await reserve(connection, scope, fingerprint, transaction.id, until, keep):
                 return None
+            if await sql.has_refund(connection, transaction.id, digest):
+                # The key's own row was forgotten, as all are some day. The refund itself knows its request for good.
+                raise Conflict("This request was answered before.", code="already_refunded")
             unit, refund = await self._transactions.open_refund(connection, transaction.id, build, origin, Cause.USER)
             assert refund is not None
             return unit, refund
@@ -383,12 +387,11 @@ class RefundService:
 
     async def _replayed(self, payment_id: UUID, scope: KeyScope, fingerprint: bytes, digest: bytes) -> Reply | None:
         replay = await self._idempotency.replay(scope, fingerprint)
-        if replay is None:
-            return None
-        if replay.body is not None:
+        if replay is not None and replay.body is not None:
             refund_id = UUID(orjson.loads(replay.body).get("id", str(payment_id)))
             return Reply(replay.status_code or 201, replay.body, True, payment_id, refund_id)
-        # The first request died and its lease is over: the refund as it now stands, and nothing is sent again.
+        # The first request died and its lease is over, or its answer was forgotten: the refund as it now stands, and nothing
+        # is sent again.
         refund = await self._transactions.repository.refund_of_request(payment_id, digest)
         if refund is None:
             return None

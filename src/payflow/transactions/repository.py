@@ -466,6 +466,14 @@ async def add_refund(connection: RawConnection, refund: Refund, attempt: Attempt
     )
 
 
+async def has_refund(connection: RawConnection, transaction_id: UUID, digest: bytes) -> bool:
+    """Whether a request has opened a refund before."""
+    known = await connection.fetchval(
+        "SELECT id FROM refunds WHERE transaction_id = $1 AND request_digest = $2", transaction_id, digest
+    )
+    return known is not None
+
+
 async def lock_refunds(connection: RawConnection, units: Sequence[Unit]) -> None:
     """Give units all refunds of their transactions, and what these give back. Their transactions are locked already."""
     by_id = {unit.transaction.id: unit for unit in units}
