@@ -1,5 +1,6 @@
 """A drained provider takes no new payments; what it has runs to its end."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -75,6 +76,26 @@ async def test_the_other_node_knows_soon(urls: Urls, shop: House, monkeypatch: p
     assert await other.names() == frozenset()
     monkeypatch.setattr(module, "REFRESH_SECONDS", 0.0)
     assert await other.names() == {"stripe"}
+
+
+async def test_who_comes_while_nothing_was_read_yet_waits_for_it() -> None:
+    """A node that has just started must not send orders where nobody wants them."""
+    answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+
+    class Repository:
+        asked = 0
+
+        async def drained(self) -> list[str]:
+            self.asked += 1
+            return await answer
+
+    drains = Drains(repository := Repository())  # type: ignore[arg-type]
+    several = [asyncio.create_task(drains.names()) for _ in range(3)]
+    while not repository.asked:
+        await asyncio.sleep(0)
+    answer.set_result(["paystack"])
+    assert await asyncio.gather(*several) == [{"paystack"}] * 3
+    assert repository.asked == 1
 
 
 async def test_without_the_database_what_was_known_goes_on() -> None:

@@ -4,7 +4,9 @@ Every process asks the database at most once every REFRESH_SECONDS, so a change 
 the database what was known last goes on: an old list of drained providers is better than none.
 """
 
+import asyncio
 import time
+from contextlib import suppress
 from uuid import UUID
 
 from payflow.gateway.repository import ProviderStateRepository
@@ -18,17 +20,24 @@ class Drains:
         self._repository = repository
         self._names: frozenset[str] = frozenset()
         self._read_at = float("-inf")
+        self._first_read = asyncio.Lock()
+        self._changes = 0
 
     async def names(self) -> frozenset[str]:
-        if time.monotonic() - self._read_at > REFRESH_SECONDS:
-            first = self._read_at == float("-inf")
+        if self._read_at == float("-inf"):
+            # Who comes while nothing was read yet waits: "not read" must not pass for "nobody is drained".
+            async with self._first_read:
+                if self._read_at == float("-inf"):
+                    changes = self._changes
+                    with suppress(DatabaseAway):
+                        self._names = frozenset(await self._repository.drained())
+                        # What was changed while it was read is read again.
+                        self._read_at = time.monotonic() if self._changes == changes else self._read_at
+        elif time.monotonic() - self._read_at > REFRESH_SECONDS:
             # Set first: while one task reads, the others go on with what is known.
             self._read_at = time.monotonic()
-            try:
+            with suppress(DatabaseAway):
                 self._names = frozenset(await self._repository.drained())
-            except DatabaseAway:
-                if first:
-                    self._read_at = float("-inf")
         return self._names
 
     async def set(
@@ -39,4 +48,5 @@ class Drains:
 
     def forget(self) -> None:
         """Read again at the next use."""
+        self._changes += 1
         self._read_at = float("-inf")
