@@ -34,7 +34,8 @@ class Body:
 
 
 def _keep_sql(first: int) -> str:
-    """Raw bodies, each once; the four arrays are parameters from `first` on."""
+    """Raw bodies, each once; the four arrays are parameters from `first` on, in the same order for everyone: who brings a
+    message again may meet who is still working on it."""
     arrays = zip(range(first, first + 4), ("uuid", "text", "bytea", "timestamptz"), strict=True)
     return f"""
         INSERT INTO webhook_bodies (message_id, provider, body, received_at)
@@ -66,6 +67,7 @@ _BEGIN = f"""
 
 
 def _body_columns(bodies: Sequence[Body]) -> list[list[Any]]:
+    bodies = sorted(bodies, key=lambda body: body.message_id)
     return [
         [body.message_id for body in bodies],
         [body.provider for body in bodies],
