@@ -9,7 +9,7 @@ import pytest
 from payflow.gateway import drains as module
 from payflow.gateway.drains import Drains
 from payflow.infra.database import DatabaseAway
-from tests.house import PAYSTACK, House, Merchant, Urls, running_house
+from tests.house import PAYSTACK, House, Merchant, Urls, eventually, running_house
 
 BY_HAND: dict[str, Any] = {"simulator": {"automatic_customer": False}}
 
@@ -91,8 +91,7 @@ async def test_who_comes_while_nothing_was_read_yet_waits_for_it() -> None:
 
     drains = Drains(repository := Repository())  # type: ignore[arg-type]
     several = [asyncio.create_task(drains.names()) for _ in range(3)]
-    while not repository.asked:
-        await asyncio.sleep(0)
+    await eventually(lambda: repository.asked, what="the first one's question")
     answer.set_result(["paystack"])
     assert await asyncio.gather(*several) == [{"paystack"}] * 3
     assert repository.asked == 1
