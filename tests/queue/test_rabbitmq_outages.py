@@ -16,7 +16,7 @@ from payflow.infra.database import Database
 from payflow.infra.queue.fallback import SpooledQueue
 from payflow.infra.queue.port import Message, QueueAway
 from payflow.infra.queue.rabbitmq import RabbitQueue
-from tests.queue.constants import CONFIRM_SECONDS
+from tests.queue.constants import CONFIRM_SECONDS, LONG, SHORT
 from tests.queue.harness import make_rabbit, make_spool, message, refused, until, until_reachable
 from tests.services import PrivateRabbitMQ, services_are_required, unique_prefix
 
@@ -116,6 +116,31 @@ async def test_nothing_confirmed_is_lost_when_the_broker_is_killed_under_load(br
             await receiver
     assert errors == []
     assert confirmed <= seen
+
+
+async def test_what_waits_on_the_ladder_survives_a_broker_that_is_killed(broker: PrivateRabbitMQ) -> None:
+    """Some of it when its time has come meanwhile, and some while it was being moved."""
+    async with opened(broker) as queue, queue.consume(TOPIC, prefetch=200) as consumer:
+        await until_reachable(queue)
+        messages = [message() for _ in range(60)]
+        await asyncio.gather(*(queue.publish(TOPIC, each) for each in messages))
+        sent = {each.id for each in messages}
+        waiting: set[str] = set()
+        while waiting < sent:
+            for delivery in await consumer.batch(50):
+                if delivery.message.attempt == 0:
+                    await consumer.retry(delivery, (SHORT, LONG)[len(waiting) % 2], "later")
+                    waiting.add(delivery.message.id)
+        await asyncio.to_thread(broker.kill)
+        await asyncio.to_thread(broker.start)
+        await until_reachable(queue)
+        back: set[str] = set()
+        async with asyncio.timeout(60):
+            while back < sent:
+                deliveries = await consumer.batch(50)
+                back |= {delivery.message.id for delivery in deliveries if delivery.message.attempt == 1}
+                await consumer.ack(deliveries)
+        assert back == sent
 
 
 async def test_a_frozen_broker_costs_one_wait_and_not_one_for_each_message(broker: PrivateRabbitMQ) -> None:
