@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.airtime.desk import AIRTIME, PURCHASE, phone
 from tests.faults.lossy import LossyLine, lossy
 from tests.house import PAYSTACK, House, Merchant, Urls, eventually, running_house
 from tests.payments.conftest import Network
@@ -227,6 +228,21 @@ async def test_an_approval(shop: Shop, finished: bool) -> None:
     assert again.json()["status"] in (("pending",) if not finished else ("processing", "pending"))
     assert await shop.orders("/transfer") == before + finished
     assert (await purse(shop.house, shop.ada))[1] == 15_000_000
+
+
+@pytest.mark.parametrize("finished", [False, True])
+async def test_a_purchase_of_airtime(shop: Shop, finished: bool) -> None:
+    await fill(shop.house, shop.ada, 1_000_000)
+    before = await shop.orders("/pay")
+    if finished:
+        shop.lose_the_outcome("/pay")
+    else:
+        shop.line.lose(INTENT)
+    wanted = {**AIRTIME, "phone": phone(70 + finished)}
+    again = await answered(shop, lambda: shop.ada.post(PURCHASE, key="s", json=wanted), finished=finished)
+    assert again.json()["status"] == ("processing" if finished else "pending")
+    assert await shop.orders("/pay") == before + finished
+    assert await purse(shop.house, shop.ada) == (950_000, 50_000)
 
 
 async def test_a_rejection(shop: Shop) -> None:
