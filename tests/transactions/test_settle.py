@@ -513,6 +513,17 @@ def test_a_reversal_of_the_second_payment_leaves_the_first_alone() -> None:
     assert of.events[-1].data["failure"]["code"] == "reversed"
 
 
+@pytest.mark.parametrize("status", [Status.REFUNDED, Status.REVERSED])
+def test_a_reversal_of_suspended_money_is_heard_whatever_became_of_the_payment(status: Status) -> None:
+    of = unit(status, [AttemptStatus.REVERSED, AttemptStatus.PROCESSING], paid_minor=500_000)
+    _, two = of.attempts.values()
+    settle(of, two, paid(two), context())
+    settle(of, two, Result(Verdict.REVERSED, "reversed"), context())
+    assert (of.transaction.status, two.status) == (status, AttemptStatus.REVERSED)
+    assert [kind for kind, _ in posted(of)] == ["suspended", "returned"]
+    assert told(of) == ["payment.duplicate_detected", "payment.attempt_failed"]
+
+
 # -- by hand and by the clock -------------------------------------------------------------------------------------------
 
 

@@ -483,10 +483,10 @@ def _unknown(unit: Unit, attempt: Attempt, result: Result, context: Context) -> 
 
 def _reversed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
     transaction = unit.transaction
-    if attempt.status is AttemptStatus.REVERSED or transaction.status in (Status.REFUNDED, Status.REVERSED):
-        return
     if attempt.status is AttemptStatus.UNDER_REVIEW:
         _suspended_returned(unit, attempt, context)
+        return
+    if attempt.status is AttemptStatus.REVERSED or transaction.status in (Status.REFUNDED, Status.REVERSED):
         return
     was_paid = attempt.status is AttemptStatus.SUCCEEDED
     if was_paid and not allowed(transaction.kind, transaction.status, Status.REVERSED, Cause.PROVIDER):
