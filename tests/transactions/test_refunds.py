@@ -519,3 +519,26 @@ def test_what_nobody_was_credited_with_is_refunded_elsewhere_out_of_suspense() -
     assert posted(of) == [("refunded", {"suspense": AMOUNT.minor, "provider_clearing:paystack": -AMOUNT.minor})]
     assert (first(of).status, of.transaction.refunded_minor) == (AttemptStatus.REVERSED, 0)
     assert of.transaction.status is Status.UNDER_REVIEW
+
+
+# -- refunds beside what providers and people say of the payment itself -------------------------------------------------
+
+
+def rejected(minor: int = 400_000) -> tuple[Unit, Attempt]:
+    """Money that was not what we asked for, rejected in review, and on its way back out of suspense."""
+    of = unit(Status.REQUIRES_ACTION, AttemptStatus.REQUIRES_ACTION)
+    settle(of, first(of), Result(Verdict.COMPLETED, paid=Money(minor, "NGN")), context())
+    resolve_review(of, [first(of)], Status.FAILED, "too little", ORIGIN, NOW)
+    return of, refund_of(of, Money(minor, "NGN"), routing={"refund_of": first(of).reference, "from": "suspense"})
+
+
+def in_suspense(of: Unit) -> int:
+    return -sum(line.amount_minor for each in of.journals for line in each.lines if line.code == "suspense")
+
+
+def test_suspended_money_that_is_called_reversed_while_it_is_refunded_leaves_suspense_once() -> None:
+    of, order = rejected()
+    assert settle(of, first(of), Result(Verdict.REVERSED, "reversed"), context()) is False
+    settle(of, order, answer(Verdict.COMPLETED, order.amount), context())
+    assert (in_suspense(of), first(of).status) == (0, AttemptStatus.REVERSED)
+    assert [kind for kind, _ in posted(of)] == ["suspended", "refunded"]

@@ -253,6 +253,14 @@ def _in_flight(unit: Unit) -> bool:
     return any(refund.status in (*OPEN_REFUND, RefundStatus.UNDER_REVIEW) for refund in unit.refunds.values())
 
 
+def _going_back(unit: Unit, attempt: Attempt) -> bool:
+    """Whether a refund of this attempt is on its way, or waits for a person."""
+    return any(
+        refund.payment_attempt_id == attempt.id and refund.status in (*OPEN_REFUND, RefundStatus.UNDER_REVIEW)
+        for refund in unit.refunds.values()
+    )
+
+
 def _learn(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
     """Receipt and raw status are worth keeping whatever the verdict; they never move anything."""
     if result.receipt and not attempt.receipt:
@@ -484,7 +492,8 @@ def _unknown(unit: Unit, attempt: Attempt, result: Result, context: Context) -> 
 def _reversed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
     transaction = unit.transaction
     if attempt.status is AttemptStatus.UNDER_REVIEW:
-        _suspended_returned(unit, attempt, context)
+        if not _going_back(unit, attempt):  # a refund of it is called so too, and its end tells
+            _suspended_returned(unit, attempt, context)
         return
     if attempt.status is AttemptStatus.REVERSED or transaction.status in (Status.REFUNDED, Status.REVERSED):
         return
