@@ -542,3 +542,15 @@ def test_suspended_money_that_is_called_reversed_while_it_is_refunded_leaves_sus
     settle(of, order, answer(Verdict.COMPLETED, order.amount), context())
     assert (in_suspense(of), first(of).status) == (0, AttemptStatus.REVERSED)
     assert [kind for kind, _ in posted(of)] == ["suspended", "refunded"]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.COMPLETED, Verdict.DECLINED])
+def test_what_was_never_credited_is_not_completed_by_the_end_of_its_refund(verdict: Verdict) -> None:
+    of = unit(Status.REFUNDED, [AttemptStatus.PROCESSING])  # a person closed it, and then money came all the same
+    settle(of, first(of), Result(Verdict.COMPLETED, paid=Money(400_000, "NGN")), context())
+    order = refund_of(of, Money(400_000, "NGN"), routing={"refund_of": first(of).reference, "from": "suspense"})
+    settle(of, order, answer(Verdict.COMPLETED, order.amount), context())
+    if verdict is Verdict.DECLINED:
+        settle(of, order, answer(verdict, order.amount), context())
+    assert (of.transaction.status, of.transaction.paid_minor) == (Status.REFUNDED, 0)
+    assert in_suspense(of) == (400_000 if verdict is Verdict.DECLINED else 0)

@@ -331,7 +331,8 @@ def _tell(
     """One `refund.*` event; with it the transaction takes the status that follows from what has been given back."""
     transaction = unit.transaction
     target = None
-    if transaction.status in _GIVEN_BACK and cause is not Cause.USER:
+    # Where a person closed as refunded what nobody was credited with, a refund out of suspense says nothing of it.
+    if transaction.status in _GIVEN_BACK and cause is not Cause.USER and transaction.paid_minor > 0:
         target = Status.COMPLETED
         if transaction.refunded_minor > 0:
             whole = transaction.refunded_minor >= transaction.paid_minor
