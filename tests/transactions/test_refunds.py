@@ -554,3 +554,18 @@ def test_what_was_never_credited_is_not_completed_by_the_end_of_its_refund(verdi
         settle(of, order, answer(verdict, order.amount), context())
     assert (of.transaction.status, of.transaction.paid_minor) == (Status.REFUNDED, 0)
     assert in_suspense(of) == (400_000 if verdict is Verdict.DECLINED else 0)
+
+
+def test_a_failed_refund_that_went_after_all_is_not_counted_beside_what_a_person_called_refunded() -> None:
+    of = completed_payment()
+    order = refund_of(of)
+    settle(of, first(of), Result(Verdict.DISPUTED), context())
+    settle(of, order, answer(Verdict.DECLINED), context())
+    resolve_review(of, [first(of)], Status.REFUNDED, "It did go, says the bank.", ORIGIN, NOW)
+    settle(of, order, answer(Verdict.COMPLETED), context(Source.QUERY))
+    assert (of.transaction.refunded_minor, told(of)[-1]) == (AMOUNT.minor, "refund.under_review")
+    with pytest.raises(Conflict) as refused:
+        resolve_refund(of, order, RefundStatus.COMPLETED, "it went", context())
+    assert refused.value.code == "already_refunded"
+    resolve_refund(of, order, RefundStatus.FAILED, "it is the one that a person counted", context())
+    assert [kind for kind, _ in posted(of)] == ["reversed"]

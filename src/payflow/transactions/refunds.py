@@ -128,8 +128,7 @@ def resolve_refund(unit: Unit, attempt: Attempt, outcome: RefundStatus, reason: 
     if refund.status is not _REVIEW and not contradicted:
         raise Conflict("Only a refund that is under_review can be resolved.", code="not_under_review")
     if outcome is _COMPLETED:
-        left = refundable(unit, unit.attempts[refund.payment_attempt_id])
-        if contradicted and left < refund.amount.minor:
+        if contradicted and not _fits(unit, refund, attempt):
             raise Conflict("Another refund took its place: nothing is left of the payment.", code="already_refunded")
         _complete(unit, attempt, refund, Cause.OPERATOR, context, {"reason": reason})
         return
@@ -148,9 +147,8 @@ def _completed(unit: Unit, attempt: Attempt, refund: Refund, result: Result, con
         # An old webhook may arrive late. Only a fresh answer brings a refund back to life, once, and if it still fits.
         if context.source is not Source.QUERY:
             return
-        left = refundable(unit, unit.attempts[refund.payment_attempt_id])
         released = refund.id in unit.holds  # the owner may have spent it since
-        if attempt.status is AttemptStatus.REVERSED or left < refund.amount.minor or released:
+        if attempt.status is AttemptStatus.REVERSED or not _fits(unit, refund, attempt) or released:
             problem = problem or WENT_AFTER_ALL.code
     if problem is None:
         _complete(unit, attempt, refund, Cause.PROVIDER, context, {})
@@ -164,6 +162,13 @@ def _completed(unit: Unit, attempt: Attempt, refund: Refund, result: Result, con
         _tell(unit, refund, "under_review", Cause.PROVIDER, context.origin, {"reason": problem})
     elif refund.status is not _REVIEW:
         _move(unit, refund, _REVIEW, Cause.PROVIDER, context, {"reason": problem})
+
+
+def _fits(unit: Unit, refund: Refund, attempt: Attempt) -> bool:
+    """Whether a refund that had failed still fits what is left: beside other refunds, and what a person says was given back."""
+    transaction = unit.transaction
+    by_hand = not from_suspense(attempt) and transaction.paid_minor - transaction.refunded_minor < refund.amount.minor
+    return not by_hand and refundable(unit, unit.attempts[refund.payment_attempt_id]) >= refund.amount.minor
 
 
 def _disagreement(attempt: Attempt, refund: Refund, result: Result) -> str | None:
