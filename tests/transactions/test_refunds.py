@@ -569,3 +569,16 @@ def test_a_failed_refund_that_went_after_all_is_not_counted_beside_what_a_person
     assert refused.value.code == "already_refunded"
     resolve_refund(of, order, RefundStatus.FAILED, "it is the one that a person counted", context())
     assert [kind for kind, _ in posted(of)] == ["reversed"]
+
+
+def test_what_was_credited_and_refunded_has_not_failed_either() -> None:
+    """Its refund may come back late, and the owner has the money again: not of a payment that failed."""
+    of = completed_payment()
+    order = refund_of(of)
+    settle(of, first(of), Result(Verdict.DISPUTED), context())
+    settle(of, order, answer(Verdict.COMPLETED), context())
+    with pytest.raises(Conflict) as refused:
+        resolve_review(of, [first(of)], Status.FAILED, "no", ORIGIN, NOW)
+    assert refused.value.code == "already_credited"
+    resolve_review(of, [first(of)], Status.REFUNDED, "its refund went", ORIGIN, NOW)
+    assert [kind for kind, _ in posted(of)] == ["refunded"]

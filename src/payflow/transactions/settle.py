@@ -167,7 +167,8 @@ def resolve_review(
 
 def _refuse_failure_of_what_was_credited(unit: Unit) -> None:
     transaction = unit.transaction
-    if transaction.kind in ACCOUNT and transaction.paid_minor > transaction.refunded_minor:
+    # Also where all of it was refunded since: a refund may yet come back, and then it is the owner's again.
+    if transaction.kind in ACCOUNT and transaction.paid_minor > 0:
         raise Conflict(
             "It was paid and credited, so it has not failed: it is completed, or was refunded or reversed.",
             code="already_credited",
