@@ -582,3 +582,18 @@ def test_what_was_credited_and_refunded_has_not_failed_either() -> None:
     assert refused.value.code == "already_credited"
     resolve_review(of, [first(of)], Status.REFUNDED, "its refund went", ORIGIN, NOW)
     assert [kind for kind, _ in posted(of)] == ["refunded"]
+
+
+def test_what_was_refunded_out_of_suspense_is_not_completed_by_hand() -> None:
+    """The refund may come back late: then that money lies in suspense again, and no other."""
+    of = unit(Status.REQUIRES_ACTION, AttemptStatus.REQUIRES_ACTION)
+    settle(of, first(of), Result(Verdict.COMPLETED, paid=Money(400_000, "NGN")), context())
+    order = refund_of(of, Money(400_000, "NGN"), routing={"refund_of": first(of).reference, "from": "suspense"})
+    settle(of, order, answer(Verdict.COMPLETED, order.amount), context())
+    with pytest.raises(Conflict) as refused:
+        resolve_review(of, [first(of)], Status.COMPLETED, "paid at the desk", ORIGIN, NOW)
+    assert refused.value.code == "already_refunded"
+    resolve_review(of, [first(of)], Status.REFUNDED, "as it went", ORIGIN, NOW)
+    settle(of, order, answer(Verdict.DECLINED, order.amount), context())
+    assert (of.transaction.status, first(of).status) == (Status.REFUNDED, AttemptStatus.UNDER_REVIEW)
+    assert in_suspense(of) == 400_000

@@ -197,6 +197,13 @@ def _complete_by_hand(unit: Unit, attempts: list[Attempt], suspended: list[Attem
         return
     # Nothing was ever reported as paid; the operator knows it from elsewhere, and says so in the reason.
     attempt = attempts[-1]
+    if any(
+        refund.payment_attempt_id == attempt.id and refund.status is not RefundStatus.FAILED
+        for refund in unit.refunds.values()
+    ):
+        raise Conflict(
+            "What came was refunded, so it cannot be completed. Resolve it as refunded.", code="already_refunded"
+        )
     attempt.status = AttemptStatus.SUCCEEDED
     attempt.paid = attempt.amount
     unit.touch(attempt, now)
