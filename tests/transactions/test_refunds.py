@@ -597,3 +597,11 @@ def test_what_was_refunded_out_of_suspense_is_not_completed_by_hand() -> None:
     settle(of, order, answer(Verdict.DECLINED, order.amount), context())
     assert (of.transaction.status, first(of).status) == (Status.REFUNDED, AttemptStatus.UNDER_REVIEW)
     assert in_suspense(of) == 400_000
+
+
+def test_a_failed_refund_that_went_after_all_does_not_take_out_of_suspense_what_went_back_otherwise() -> None:
+    of, order = rejected()
+    settle(of, order, answer(Verdict.DECLINED, order.amount), context())
+    settle(of, first(of), Result(Verdict.REVERSED, "reversed"), context())
+    settle(of, order, answer(Verdict.COMPLETED, order.amount), context(Source.QUERY))
+    assert (in_suspense(of), told(of)[-1]) == (0, "refund.under_review")

@@ -165,10 +165,13 @@ def _completed(unit: Unit, attempt: Attempt, refund: Refund, result: Result, con
 
 
 def _fits(unit: Unit, refund: Refund, attempt: Attempt) -> bool:
-    """Whether a refund that had failed still fits what is left: beside other refunds, and what a person says was given back."""
-    transaction = unit.transaction
-    by_hand = not from_suspense(attempt) and transaction.paid_minor - transaction.refunded_minor < refund.amount.minor
-    return not by_hand and refundable(unit, unit.attempts[refund.payment_attempt_id]) >= refund.amount.minor
+    """Whether a refund that had failed still fits what is left: beside other refunds, and what went back otherwise."""
+    transaction, payment = unit.transaction, unit.attempts[refund.payment_attempt_id]
+    if from_suspense(attempt):
+        there = payment.status is AttemptStatus.UNDER_REVIEW
+    else:
+        there = transaction.paid_minor - transaction.refunded_minor >= refund.amount.minor
+    return there and refundable(unit, payment) >= refund.amount.minor
 
 
 def _disagreement(attempt: Attempt, refund: Refund, result: Result) -> str | None:
