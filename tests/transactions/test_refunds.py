@@ -605,3 +605,14 @@ def test_a_failed_refund_that_went_after_all_does_not_take_out_of_suspense_what_
     settle(of, first(of), Result(Verdict.REVERSED, "reversed"), context())
     settle(of, order, answer(Verdict.COMPLETED, order.amount), context(Source.QUERY))
     assert (in_suspense(of), told(of)[-1]) == (0, "refund.under_review")
+
+
+def test_a_refund_that_comes_back_after_a_person_agreed_with_it_leaves_a_paid_payment() -> None:
+    of = completed_payment()
+    settle(of, first(of), Result(Verdict.DISPUTED), context())
+    order = refund_of(of)
+    settle(of, order, answer(Verdict.COMPLETED), context())
+    resolve_review(of, [first(of)], Status.REFUNDED, "its refund went", ORIGIN, NOW)
+    settle(of, order, answer(Verdict.DECLINED), context())
+    assert (of.transaction.status, first(of).status) == (Status.COMPLETED, AttemptStatus.SUCCEEDED)
+    assert refundable(of, first(of)) == AMOUNT.minor

@@ -145,7 +145,7 @@ def resolve_review(
                 attempt.failure = None  # decided: the next of its kind is news again
                 unit.touch(attempt, now)
     if outcome in (Status.REFUNDED, Status.REVERSED):
-        _give_back(unit, attempts, now)
+        _give_back(unit, attempts, outcome, now)
     if outcome is Status.REFUNDED:
         transaction.refunded_minor = transaction.paid_minor
     if outcome is Status.FAILED:
@@ -212,7 +212,7 @@ def _complete_by_hand(unit: Unit, attempts: list[Attempt], suspended: list[Attem
         unit.journals.append(_collected(unit, attempt, attempt.amount, None))
 
 
-def _give_back(unit: Unit, attempts: list[Attempt], now: datetime) -> None:
+def _give_back(unit: Unit, attempts: list[Attempt], outcome: Status, now: datetime) -> None:
     """The money went back outside of us: what lay in suspense, and what was credited before a dispute."""
     transaction = unit.transaction
     account = ACCOUNT.get(transaction.kind)
@@ -222,8 +222,13 @@ def _give_back(unit: Unit, attempts: list[Attempt], now: datetime) -> None:
         if attempt.status not in (AttemptStatus.UNDER_REVIEW, AttemptStatus.SUCCEEDED):
             continue
         was_credited = attempt.status is AttemptStatus.SUCCEEDED
-        attempt.status = AttemptStatus.REVERSED
         unit.touch(attempt, now)
+        if was_credited and outcome is Status.REFUNDED and given_back >= paid.minor:
+            # Its refunds say it all: if one of them comes back, it is a paid attempt as any other.
+            given_back -= paid.minor
+            attempt.failure = None
+            continue
+        attempt.status = AttemptStatus.REVERSED
         if was_credited:
             given_back = max(0, given_back - _take_back(unit, attempt, Origin(), now, given_back))
         elif account and paid.minor > 0:
