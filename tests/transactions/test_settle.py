@@ -302,6 +302,81 @@ def test_money_after_a_reversal_is_suspended() -> None:
     assert told(of) == ["payment.duplicate_detected"]
 
 
+@pytest.mark.parametrize("rest", [500_000, 450_000])
+def test_the_rest_that_comes_after_a_part_lies_in_suspense_too_and_is_told(rest: int) -> None:
+    of = standing(Status.REQUIRES_ACTION)
+    settle(of, first(of), paid(first(of), paid=Money(200_000, "NGN")), context())
+    assert settle(of, first(of), paid(first(of), paid=Money(rest, "NGN")), context()) is True
+    assert (of.transaction.status, first(of).paid) == (Status.UNDER_REVIEW, Money(rest, "NGN"))
+    assert posted(of)[1] == ("corrected", {"provider_clearing:paystack": rest - 200_000, "suspense": 200_000 - rest})
+    event = of.events[-1]
+    assert (event.type, event.data["reason"]) == ("payment.under_review", "paid_differently")
+    assert (event.data["received_before_minor"], event.data["received_minor"]) == (200_000, rest)
+    assert settle(of, first(of), paid(first(of), paid=Money(rest, "NGN")), context()) is False
+    resolve(of, Status.COMPLETED)
+    assert (of.transaction.paid_minor, posted(of)[2]) == (rest, ("released", {"suspense": rest, "sales": -rest}))
+
+
+def test_ever_more_is_posted_as_often_as_it_is_told() -> None:
+    of = standing(Status.REQUIRES_ACTION)
+    for minor in (0, 100, 300, 700):
+        settle(of, first(of), paid(first(of), requested=None, paid=Money(minor, "NGN")), context())
+    assert [(kind, lines["suspense"]) for kind, lines in posted(of)] == [
+        ("suspended", -100),
+        ("corrected", -200),
+        ("corrected_again", -400),
+    ]
+
+
+@pytest.mark.parametrize("other", [Money(100_000, "NGN"), Money(200_000, "GHS")])
+def test_less_than_was_told_or_another_currency_is_told_and_posts_nothing(other: Money) -> None:
+    of = standing(Status.REQUIRES_ACTION)
+    settle(of, first(of), paid(first(of), paid=Money(200_000, "NGN")), context())
+    assert settle(of, first(of), paid(first(of), requested=None, paid=other), context()) is True
+    assert settle(of, first(of), paid(first(of), requested=None, paid=other), context()) is False
+    assert (first(of).paid, len(of.journals)) == (Money(200_000, "NGN"), 1)
+    assert (of.events[-1].data["received_minor"], of.events[-1].data["received_currency"]) == (
+        other.minor,
+        other.currency,
+    )
+
+
+def test_another_sum_of_what_was_credited_is_for_a_person() -> None:
+    of = reviewed(paid=Money(200_000, "NGN"))
+    resolve(of, Status.COMPLETED)
+    assert settle(of, first(of), paid(first(of)), context()) is True
+    assert (of.transaction.status, told(of)[-1]) == (Status.UNDER_REVIEW, "payment.under_review")
+    assert (first(of).paid, len(of.journals)) == (Money(200_000, "NGN"), 2)
+    resolve(of, Status.COMPLETED)
+    assert settle(of, first(of), paid(first(of)), context()) is False  # decided
+    assert (of.transaction.status, of.transaction.paid_minor) == (Status.COMPLETED, 200_000)
+
+
+def test_another_sum_of_a_second_payment_leaves_the_first_as_it_is() -> None:
+    of = unit(Status.PROCESSING, [AttemptStatus.UNKNOWN, AttemptStatus.REQUIRES_ACTION])
+    one, two = of.attempts.values()
+    settle(of, one, paid(one), context())
+    settle(of, two, paid(two, paid=Money(200_000, "NGN")), context())
+    settle(of, two, paid(two), context())
+    assert (of.transaction.status, two.paid) == (Status.COMPLETED, AMOUNT)
+    assert told(of) == ["payment.completed", "payment.duplicate_detected", "payment.duplicate_detected"]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        {"paid": Money(507_500, "NGN"), "fee": Money(7_500, "NGN")},  # the fee on top is told in one answer only
+        {"requested": None, "paid": None},
+        {"paid": None},
+        {"requested": Money(499_999, "NGN")},
+    ],
+)
+def test_a_repeat_that_tells_no_other_sum_is_no_news(again: dict[str, Any]) -> None:
+    of = standing(Status.REQUIRES_ACTION)
+    settle(of, first(of), paid(first(of)), context())
+    assert settle(of, first(of), paid(first(of), **again), context()) is False
+
+
 # -- not paid -----------------------------------------------------------------------------------------------------------
 
 

@@ -52,11 +52,13 @@ class Hold:
 
 @dataclass(slots=True)
 class Reversals:
-    """How often an attempt was taken back and given again, and the lines, added up, of what is taken at present."""
+    """How often an attempt was taken back and given again, and the lines, added up, of what is taken at present; and how often
+    the sum that came was corrected."""
 
     taken: int = 0
     given_again: int = 0
     lines: "list[Line]" = field(default_factory=list)
+    corrected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,27 @@ def suspended(attempt_id: UUID, transaction_id: UUID, user_id: UUID, provider: s
             Line(f"provider_clearing:{provider}", None, paid.currency, paid.minor),
             Line("suspense", user_id, paid.currency, -paid.minor),
         ],
+    )
+
+
+def corrected(
+    attempt_id: UUID,
+    transaction_id: UUID,
+    user_id: UUID,
+    provider: str,
+    more: int,
+    currency: str,
+    *,
+    account: str,
+    times: int = 0,
+) -> Journal:
+    """Another sum came than was told at first: `more` minor units (less, if negative) beside what was posted before."""
+    return Journal(
+        _repeated("corrected", times),
+        "attempt",
+        attempt_id,
+        transaction_id,
+        [Line(f"provider_clearing:{provider}", None, currency, more), Line(account, user_id, currency, -more)],
     )
 
 

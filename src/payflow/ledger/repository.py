@@ -212,18 +212,19 @@ async def end_holds(connection: RawConnection, holds: Sequence[Hold]) -> None:
 
 
 async def reversals(connection: RawConnection, attempt_ids: Sequence[UUID]) -> dict[UUID, Reversals]:
-    """What was taken back of these attempts, and given again."""
+    """What was taken back of these attempts, and given again; and how often their sums were corrected."""
     found = {attempt_id: Reversals() for attempt_id in attempt_ids}
     rows = await connection.fetch(
         """
         SELECT source_id, count(*) FILTER (WHERE kind LIKE 'reversed%') AS taken,
-            count(*) FILTER (WHERE kind LIKE 'reinstated%') AS given_again
+            count(*) FILTER (WHERE kind LIKE 'reinstated%') AS given_again,
+            count(*) FILTER (WHERE kind LIKE 'corrected%') AS corrected
         FROM ledger_journals WHERE source_type = 'attempt' AND source_id = ANY($1::uuid[]) GROUP BY source_id
         """,
         list(attempt_ids),
     )
     for row in rows:
-        found[row["source_id"]] = Reversals(row["taken"], row["given_again"])
+        found[row["source_id"]] = Reversals(row["taken"], row["given_again"], corrected=row["corrected"])
     rows = await connection.fetch(
         """
         SELECT j.source_id, a.code, a.user_id, a.currency, sum(e.amount_minor)::bigint AS minor

@@ -109,7 +109,8 @@ POSTED = """
     FROM ledger_journals j
     JOIN ledger_entries e ON e.journal_id = j.id JOIN ledger_accounts c ON c.id = e.account_id
     WHERE j.transaction_id = a.transaction_id AND (
-        (j.source_type = 'attempt' AND j.source_id = a.id AND j.kind IN ('collected', 'suspended'))
+        (j.source_type = 'attempt' AND j.source_id = a.id
+            AND (j.kind IN ('collected', 'suspended') OR j.kind LIKE 'corrected%'))
         OR (j.source_type = 'refund' AND j.kind = 'refunded'
             AND j.source_id IN (SELECT r.id FROM refunds r WHERE r.attempt_id = a.id))
         OR (j.source_type = 'hold' AND j.kind = 'captured' AND j.source_id IN (

@@ -22,7 +22,15 @@ from payflow.transactions import repository as sql
 from payflow.transactions.aggregate import Attempt, Context, Refund, RefundStatus, Source, Unit
 from payflow.transactions.lifecycle import OPEN, Cause, Status
 from payflow.transactions.refunds import give_up_refund, open_refund, resolve_refund
-from payflow.transactions.settle import cancel, expire, next_check, resolve_review, settle, suspend_unconfirmed
+from payflow.transactions.settle import (
+    cancel,
+    expire,
+    next_check,
+    resolve_review,
+    settle,
+    suspend_unconfirmed,
+    told_otherwise,
+)
 from payflow.transactions.unordered import unordered_payment
 
 
@@ -128,10 +136,17 @@ class Transactions:
             and (
                 by_attempt[answer.attempt_id].attempts[answer.attempt_id].operation is Operation.REFUND
                 or answer.result.verdict is Verdict.REVERSED
+                or told_otherwise(by_attempt[answer.attempt_id].attempts[answer.attempt_id], answer.result)
             )
         }
         await self._with_reversals(
-            connection, by_attempt, [answer.attempt_id for answer in answers if answer.result.verdict in _TAKES_BACK]
+            connection,
+            by_attempt,
+            [
+                answer.attempt_id
+                for answer in answers
+                if answer.result.verdict in _TAKES_BACK or answer.attempt_id in asking
+            ],
         )
         if asking:
             units = {by_attempt[attempt_id].transaction.id: by_attempt[attempt_id] for attempt_id in asking}
@@ -200,7 +215,7 @@ class Transactions:
         async def work(connection: RawConnection) -> tuple[Unit, tuple[Finished, tuple[str, bytes, int]] | None]:
             unit = next(iter((await sql.lock(connection, [attempt_id])).values()))
             await sql.lock_wallets(connection, [unit])
-            if result.verdict in _TAKES_BACK:
+            if result.verdict in _TAKES_BACK or told_otherwise(unit.attempts[attempt_id], result):
                 await sql.lock_refunds(connection, [unit])
                 await self._with_reversals(connection, {attempt_id: unit}, [attempt_id])
             settle(unit, unit.attempts[attempt_id], result, context)

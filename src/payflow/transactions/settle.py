@@ -36,6 +36,7 @@ PARTLY_REVERSED = Failure("partly_reversed", "A part of the payment was taken ba
 REVERSED_MEANWHILE = Failure("reversed_meanwhile", "A contested payment was taken back while it was being refunded.")
 DISPUTE_WON = Failure("dispute_won", "The dispute was decided for the merchant.")
 LOOKED_AT = (DISPUTED, PARTLY_REVERSED, REVERSED_MEANWHILE, DISPUTE_WON)
+PAID_DIFFERENTLY = "paid_differently"
 
 
 def settle(unit: Unit, attempt: Attempt, result: Result, context: Context) -> bool:
@@ -73,6 +74,22 @@ def disagreement(attempt: Attempt, result: Result) -> str | None:
         if not (result.amount_bound and same_session):
             return "amount_unproven"
     return None
+
+
+def told_otherwise(attempt: Attempt, result: Result) -> Money | None:
+    """The sum of an answer that says "paid" once more, if it is another than was told before; None for a repeat.
+
+    A fee on top may be told at one time and not at another. What only says how much we asked for tells nothing of what came.
+    """
+    before = attempt.paid or attempt.amount
+    told = result.paid or result.requested
+    if result.verdict is not Verdict.COMPLETED or attempt.status not in MONEY_SEEN or told is None or told == before:
+        return None
+    if result.paid is None and told == attempt.amount:
+        return None
+    fees = (attempt.fee_minor, result.fee.minor if result.fee else None)
+    explained = told.currency == before.currency and abs(told.minor - before.minor) in fees
+    return None if explained else told
 
 
 def suspend_unconfirmed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> bool:
@@ -197,10 +214,7 @@ def _complete_by_hand(unit: Unit, attempts: list[Attempt], suspended: list[Attem
         return
     # Nothing was ever reported as paid; the operator knows it from elsewhere, and says so in the reason.
     attempt = attempts[-1]
-    if any(
-        refund.payment_attempt_id == attempt.id and refund.status is not RefundStatus.FAILED
-        for refund in unit.refunds.values()
-    ):
+    if _refunded_or_going(unit, attempt):
         raise Conflict(
             "What came was refunded, so it cannot be completed. Resolve it as refunded.", code="already_refunded"
         )
@@ -274,6 +288,13 @@ def _going_back(unit: Unit, attempt: Attempt) -> bool:
     )
 
 
+def _refunded_or_going(unit: Unit, attempt: Attempt) -> bool:
+    return any(
+        refund.payment_attempt_id == attempt.id and refund.status is not RefundStatus.FAILED
+        for refund in unit.refunds.values()
+    )
+
+
 def _learn(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
     """Receipt and raw status are worth keeping whatever the verdict; they never move anything."""
     if result.receipt and not attempt.receipt:
@@ -308,6 +329,7 @@ def _learn_ids(unit: Unit, attempt: Attempt, result: Result, context: Context) -
 
 def _completed(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
     if attempt.status in MONEY_SEEN:
+        _paid_differently(unit, attempt, result, context)
         return
     transaction = unit.transaction
     problem = disagreement(attempt, result)
@@ -367,6 +389,12 @@ def _suspend(unit: Unit, attempt: Attempt, paid: Money, problem: str | None, con
         "received_currency": paid.currency,
         "reason": problem or ("paid_while_under_review" if not _paid_before(unit) else "duplicate_payment"),
     }
+    _tell_suspended(unit, data, context)
+
+
+def _tell_suspended(unit: Unit, data: Mapping[str, Any], context: Context) -> None:
+    """Of a second payment no more than that, since the first one stands."""
+    transaction = unit.transaction
     how = {"cause": Cause.PROVIDER, "origin": context.origin, "now": context.now, "data": data}
     if _paid_before(unit):
         move(unit, None, event="duplicate_detected", **how)  # type: ignore[arg-type]
@@ -374,6 +402,54 @@ def _suspend(unit: Unit, attempt: Attempt, paid: Money, problem: str | None, con
         move(unit, Status.UNDER_REVIEW, **how)  # type: ignore[arg-type]
     else:
         move(unit, None, event="under_review", **how)  # type: ignore[arg-type]
+
+
+def _paid_differently(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
+    """Told as paid again, and with another sum: the rest of a part, or a contradiction. What is more than lies in suspense
+    came as well, so it lies there too; all else is in an event, once, and a person says what came."""
+    told = told_otherwise(attempt, result)
+    if told is None or attempt.failed_by(*LOOKED_AT):
+        return
+    before = attempt.paid or attempt.amount
+    what = Failure(PAID_DIFFERENTLY, f"The provider told of {told.decimal_text()} {told.currency} as well.")
+    if attempt.failure is not None and (attempt.failure.code, attempt.failure.message) == (what.code, what.message):
+        return
+    suspended = attempt.status is AttemptStatus.UNDER_REVIEW and told.currency == before.currency
+    if suspended and told.minor > before.minor and not _refunded_or_going(unit, attempt):
+        _correct(unit, attempt, told)
+        attempt.fee_minor = result.fee.minor if result.fee else None
+    else:
+        attempt.failure = what
+    unit.touch(attempt, context.now)
+    data = {
+        "attempt_reference": attempt.reference,
+        "received_minor": told.minor,
+        "received_currency": told.currency,
+        "received_before_minor": before.minor,
+        "received_before_currency": before.currency,
+        "reason": PAID_DIFFERENTLY,
+    }
+    tell = _tell_suspended if attempt.status is AttemptStatus.UNDER_REVIEW else _to_review
+    tell(unit, data, context)
+
+
+def _correct(unit: Unit, attempt: Attempt, received: Money) -> None:
+    """Another sum came than was posted: the difference goes to where the rest is, in suspense or with the owner."""
+    transaction, before = unit.transaction, attempt.paid or Money(0, received.currency)
+    more, suspended = received.minor - before.minor, attempt.status is AttemptStatus.UNDER_REVIEW
+    attempt.paid = received
+    if not suspended:
+        transaction.paid_minor += more
+    if transaction.kind not in ACCOUNT or more == 0:
+        return
+    about = (attempt.id, transaction.id, transaction.user_id, attempt.provider)
+    if suspended and before.minor == 0:
+        unit.journals.append(journals.suspended(*about, received))
+        return
+    past = unit.reversals.setdefault(attempt.id, journals.Reversals())
+    account = "suspense" if suspended else ACCOUNT[transaction.kind]
+    unit.journals.append(journals.corrected(*about, more, received.currency, account=account, times=past.corrected))
+    past.corrected += 1
 
 
 def _requires_action(unit: Unit, attempt: Attempt, result: Result, context: Context) -> None:
@@ -582,9 +658,14 @@ def _only_a_part(attempt: Attempt, result: Result, refunded_minor: int) -> bool:
 
 
 def _for_a_person(unit: Unit, attempt: Attempt, what: Failure, context: Context) -> None:
-    transaction = unit.transaction
     attempt.failure = what
     unit.touch(attempt, context.now)
+    _to_review(unit, {"reason": what.code, "attempt_reference": attempt.reference}, context)
+
+
+def _to_review(unit: Unit, data: Mapping[str, Any], context: Context) -> None:
+    """Told in any case; a payment that has ended in a way that nobody decides about stays as it is."""
+    transaction = unit.transaction
     reviewable = allowed(transaction.kind, transaction.status, Status.UNDER_REVIEW, Cause.PROVIDER)
     move(
         unit,
@@ -593,7 +674,7 @@ def _for_a_person(unit: Unit, attempt: Attempt, what: Failure, context: Context)
         cause=Cause.PROVIDER,
         origin=context.origin,
         now=context.now,
-        data={"reason": what.code, "attempt_reference": attempt.reference},
+        data=data,
     )
 
 
