@@ -583,6 +583,20 @@ async def test_an_admin_decides_a_review_once(shop: House, ada: Merchant, outcom
     assert (await ada.payment(payment["id"]))["version"] == decided["version"]
 
 
+async def test_an_admin_says_how_much_came_in_all(shop: House, ada: Merchant) -> None:
+    payment, admin = await reviewed(shop, ada), await shop.merchant(admin=True)
+    path, body = f"/payments/{payment['id']}/resolve", {"outcome": "completed", "reason": REASON}
+    wrong = await admin.post(path, key=str(uuid4()), json={**body, "received": "1.001"})
+    assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/body/received")
+    body = {**body, "received": payment["amount"], "attempt_reference": payment["attempts"][0]["reference"]}
+    answer = await admin.post(path, key=str(uuid4()), json=body)
+    assert (answer.status_code, answer.json()["paid_minor"]) == (200, payment["amount_minor"])
+    posted = {"provider_clearing:paystack": payment["amount_minor"], "sales": -payment["amount_minor"]}
+    assert await books(shop, payment["id"]) == posted
+    checked = await admin.client.get("/api/v1/books", params={"fresh": "true"})
+    assert checked.json()["breaks"] == []
+
+
 async def test_only_an_admin_decides_and_only_with_a_reason(shop: House, ada: Merchant) -> None:
     payment = await reviewed(shop, ada)
     path, body = f"/payments/{payment['id']}/resolve", {"outcome": "completed", "reason": REASON}

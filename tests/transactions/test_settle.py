@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from payflow.core.errors import Conflict
+from payflow.core.errors import Conflict, Invalid
 from payflow.core.money import Money
 from payflow.gateway.contract import ActionType, Failure, NextAction, Result, Verdict
 from payflow.ledger.journals import Line, Reversals
-from payflow.transactions.aggregate import MONEY_SEEN, NEVER_SENT, AttemptStatus, Source, Unit
+from payflow.transactions.aggregate import MONEY_SEEN, NEVER_SENT, AttemptStatus, Received, Source, Unit
 from payflow.transactions.lifecycle import ENDED_UNPAID, OPEN, Cause, Kind, Status
 from payflow.transactions.move import MoveRefused, move
 from payflow.transactions.settle import action_json, cancel, disagreement, expire, next_check, resolve_review, settle
@@ -673,8 +674,73 @@ def reviewed(**changes: Any) -> Unit:
     return of
 
 
-def resolve(of: Unit, outcome: Status) -> None:
-    resolve_review(of, list(of.attempts.values()), outcome, "The bank says so.", ORIGIN, NOW)
+def resolve(of: Unit, outcome: Status, received: str | None = None, reference: str | None = None) -> None:
+    came = Received(Decimal(received), reference) if received else None
+    resolve_review(of, list(of.attempts.values()), outcome, "The bank says so.", ORIGIN, NOW, came)
+
+
+@pytest.mark.parametrize("came", ["5000.00", "1000.00"])
+@pytest.mark.parametrize("outcome", [Status.COMPLETED, Status.FAILED, Status.REFUNDED, Status.REVERSED])
+def test_a_person_says_what_came_in_all(outcome: Status, came: str) -> None:
+    of, minor = reviewed(paid=Money(200_000, "NGN")), int(Decimal(came) * 100)
+    resolve(of, outcome, came)
+    assert (of.transaction.status, first(of).paid) == (outcome, Money(minor, "NGN"))
+    sums: dict[str, int] = {}
+    for _, lines in posted(of):
+        for account, amount in lines.items():
+            sums[account] = sums.get(account, 0) + amount
+    clearing = "provider_clearing:paystack"
+    stays = {
+        Status.COMPLETED: {clearing: minor, "sales": -minor},
+        Status.FAILED: {clearing: minor, "suspense": -minor},
+    }
+    assert {account: amount for account, amount in sums.items() if amount} == stays.get(outcome, {})
+    assert of.transaction.paid_minor == (minor if outcome is Status.COMPLETED else 0)
+
+
+def test_a_person_adds_what_came_after_the_first_decision() -> None:
+    of = unit(Status.REQUIRES_ACTION, AttemptStatus.REQUIRES_ACTION, Kind.FUNDING)
+    settle(of, first(of), paid(first(of), paid=Money(200_000, "NGN")), context())
+    resolve(of, Status.COMPLETED)
+    settle(of, first(of), paid(first(of)), context())
+    with pytest.raises(Conflict, match="More than that was credited"):
+        resolve(of, Status.COMPLETED, "1999.99")
+    resolve(of, Status.COMPLETED, "5000.00")
+    assert (of.transaction.status, of.transaction.paid_minor) == (Status.COMPLETED, 500_000)
+    assert posted(of)[-1] == ("corrected", {"provider_clearing:paystack": 300_000, "wallet": -300_000})
+    assert (told(of)[-1], of.events[-1].data["wallet_amount_minor"]) == ("wallet.credited", 300_000)
+
+
+def test_a_person_who_knows_of_a_part_collects_that() -> None:
+    of = unit(Status.UNDER_REVIEW, AttemptStatus.UNKNOWN)
+    with pytest.raises(Conflict, match="Nothing came with this attempt"):
+        resolve(of, Status.FAILED, "2000.00")
+    resolve(of, Status.COMPLETED, "2000.00")
+    assert posted(of) == [("collected", {"provider_clearing:paystack": 200_000, "sales": -200_000})]
+    assert (of.transaction.paid_minor, first(of).paid) == (200_000, Money(200_000, "NGN"))
+
+
+def test_what_was_told_as_nothing_is_suspended_before_it_is_decided() -> None:
+    of = reviewed(requested=None, paid=Money(0, "NGN"))
+    resolve(of, Status.COMPLETED, "5000.00")
+    assert [kind for kind, _ in posted(of)] == ["suspended", "released"]
+    assert of.transaction.paid_minor == 500_000
+
+
+def test_of_two_attempts_a_person_names_the_one_that_is_meant() -> None:
+    of = unit(Status.PROCESSING, [AttemptStatus.UNKNOWN, AttemptStatus.REQUIRES_ACTION])
+    for each in of.attempts.values():
+        settle(of, each, paid(each, paid=Money(200_000, "NGN")), context())
+    with pytest.raises(Conflict, match="attempt_reference"):
+        resolve(of, Status.COMPLETED, "3000.00")
+    resolve(of, Status.COMPLETED, "3000.00", first(of).reference)
+    assert of.transaction.paid_minor == 500_000
+
+
+def test_what_came_has_no_more_decimals_than_its_currency() -> None:
+    of = reviewed(paid=Money(200_000, "NGN"))
+    with pytest.raises(Invalid):
+        resolve(of, Status.COMPLETED, "20.001")
 
 
 def test_review_completed_gives_the_suspended_money_to_the_owner() -> None:

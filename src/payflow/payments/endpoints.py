@@ -33,7 +33,6 @@ from payflow.transactions.endpoints import (
     reply_answer,
     with_etag,
 )
-from payflow.transactions.lifecycle import Status
 from payflow.transactions.repository import TransactionRepository
 from payflow.transactions.resolutions import OwnWallet
 from payflow.transactions.submissions import Submissions
@@ -207,10 +206,7 @@ def payments_router(
     ) -> Response:
         """For administrators: the only way out of `under_review`. The reason is kept in the history."""
         scope = idempotency.scope(principal.key(), "POST", request.url.path, request.headers.get("idempotency-key"))
-        reply = await payments.resolve(
-            payment_id, principal.id, Status(body.outcome), body.reason, scope, body.model_dump(), origin_of(request)
-        )
-        return reply_answer(reply)
+        return reply_answer(await payments.resolve(payment_id, principal.id, body, scope, origin_of(request)))
 
     return router
 

@@ -183,6 +183,13 @@ class ResolvePayment(RequestModel):
     reason: Annotated[str, StringConstraints(pattern=TRIMMED_TEXT, min_length=3, max_length=500)] = Field(
         description="Why; it is kept in the history.", examples=["The bank confirmed the transfer by phone."]
     )
+    received: Amount | None = Field(
+        default=None,
+        description="What came in all, where it is not what the provider told: it is posted before the outcome is.",
+    )
+    attempt_reference: Annotated[str, StringConstraints(pattern=r"^att[0-9a-z]{26}$")] | None = Field(
+        default=None, description="With which attempt `received` came; needed where several are under review."
+    )
 
 
 class RefundPayment(RequestModel):

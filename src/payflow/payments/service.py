@@ -30,9 +30,9 @@ from payflow.gateway.signing import CallbackUrls
 from payflow.idempotency.repository import Finished, KeyScope, finish
 from payflow.idempotency.service import IdempotencyService, Replay
 from payflow.infra.database import Database
-from payflow.payments.schemas import InitializePayment
+from payflow.payments.schemas import InitializePayment, ResolvePayment
 from payflow.transactions import repository as sql
-from payflow.transactions.aggregate import Attempt, AttemptStatus, Source, Transaction, Unit
+from payflow.transactions.aggregate import Attempt, AttemptStatus, Received, Source, Transaction, Unit
 from payflow.transactions.checks import Checks
 from payflow.transactions.client_tokens import ClientTokens
 from payflow.transactions.lifecycle import Kind, Status
@@ -158,15 +158,18 @@ class PaymentService:
         self,
         payment_id: UUID,
         decider: UUID,
-        outcome: Status,
-        reason: str,
+        body: ResolvePayment,
         scope: KeyScope,
-        fingerprint_of: dict[str, Any],
         origin: Origin,
     ) -> Reply:
         """An admin's decision about a payment or funding under review, once per Idempotency-Key."""
         await self._own(payment_id, None)
-        return await self._resolutions.resolve(payment_id, decider, outcome, reason, scope, fingerprint_of, origin)
+        received = None if body.received is None else Received(body.received, body.attempt_reference)
+        about = body.model_dump(exclude_defaults=True)  # as it was before `received` could be given
+        outcome = Status(body.outcome)
+        return await self._resolutions.resolve(
+            payment_id, decider, outcome, body.reason, scope, about, origin, received
+        )
 
     # -- the steps of initialize ------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Nothing here writes to the database or talks to a provider. `Unit` collects the 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -222,6 +223,14 @@ class Unit:
     def touch(self, attempt: Attempt, now: datetime) -> None:
         attempt.updated_at = now
         self.touched.add(attempt.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a person says came in all with an attempt, in major units; which attempt, only where there are several."""
+
+    amount: Decimal
+    attempt_reference: str | None = None
 
 
 class Source(StrEnum):

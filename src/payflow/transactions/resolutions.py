@@ -13,7 +13,7 @@ from payflow.events.types import Origin
 from payflow.idempotency.repository import Finished, KeyScope, finish, reserve
 from payflow.idempotency.service import IdempotencyService
 from payflow.infra.database import Database, RawConnection
-from payflow.transactions.aggregate import Unit
+from payflow.transactions.aggregate import Received, Unit
 from payflow.transactions.lifecycle import Kind, Status
 from payflow.transactions.replies import Reply
 from payflow.transactions.service import Transactions
@@ -64,6 +64,7 @@ class Resolutions:
         scope: KeyScope,
         fingerprint_of: dict[str, Any],
         origin: Origin,
+        received: Received | None = None,
     ) -> Reply:
         """Conflict when it is not under review, Forbidden `own_wallet`. Whether the transaction is of the right kind,
         the caller has seen."""
@@ -74,7 +75,7 @@ class Resolutions:
             until, keep = now + self._idempotency.lease, now + self._idempotency.keep
             if not await reserve(connection, scope, fingerprint, transaction_id, until, keep):
                 return None
-            unit = await self._transactions.resolve(transaction_id, outcome, reason, origin, connection)
+            unit = await self._transactions.resolve(transaction_id, outcome, reason, origin, connection, received)
             not_ones_own(unit, decider, self._approval_minor)
             finished = Finished(scope, 200, orjson.dumps(transaction_json(unit.transaction)))
             await finish(connection, finished)

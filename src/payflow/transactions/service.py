@@ -19,7 +19,7 @@ from payflow.infra.database import Database, RawConnection
 from payflow.ledger import repository as ledger
 from payflow.ledger.repository import Accounts
 from payflow.transactions import repository as sql
-from payflow.transactions.aggregate import Attempt, Context, Refund, RefundStatus, Source, Unit
+from payflow.transactions.aggregate import Attempt, Context, Received, Refund, RefundStatus, Source, Unit
 from payflow.transactions.lifecycle import OPEN, Cause, Status
 from payflow.transactions.refunds import give_up_refund, open_refund, resolve_refund
 from payflow.transactions.settle import (
@@ -349,13 +349,14 @@ class Transactions:
         reason: str,
         origin: Origin,
         connection: RawConnection | None = None,
+        received: Received | None = None,
     ) -> Unit:
         """An admin decides what is under review. Conflict when it is not under review."""
 
         def decide(unit: Unit) -> None:
             if unit.transaction.status is not Status.UNDER_REVIEW:
                 raise Conflict("Only a transaction that is under_review can be resolved.", code="not_under_review")
-            resolve_review(unit, list(unit.attempts.values()), outcome, reason, origin, self._clock())
+            resolve_review(unit, list(unit.attempts.values()), outcome, reason, origin, self._clock(), received)
 
         if connection is None:
             return await self._by_hand(transaction_id, None, decide)

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from payflow.core.clock import rfc3339
-from payflow.core.errors import Conflict
-from payflow.core.money import Money
+from payflow.core.errors import Conflict, FieldError, Invalid
+from payflow.core.money import Money, MoneyError
 from payflow.events.types import Origin
 from payflow.gateway.contract import ActionType, Failure, NextAction, Operation, Result, Verdict
 from payflow.ledger import journals
@@ -22,6 +22,7 @@ from payflow.transactions.aggregate import (
     Attempt,
     AttemptStatus,
     Context,
+    Received,
     RefundStatus,
     Source,
     Unit,
@@ -142,21 +143,29 @@ def expire(unit: Unit, attempt: Attempt, now: datetime, *, proven_unpaid: bool) 
 
 
 def resolve_review(
-    unit: Unit, attempts: list[Attempt], outcome: Status, reason: str, origin: Origin, now: datetime
+    unit: Unit,
+    attempts: list[Attempt],
+    outcome: Status,
+    reason: str,
+    origin: Origin,
+    now: datetime,
+    received: Received | None = None,
 ) -> None:
-    """An operator's decision about what is under review; suspended money is given to the owner or stays for a refund."""
+    """An operator's decision about what is under review; suspended money is given to the owner or stays for a refund.
+    `received` corrects what the provider told before that is decided."""
     transaction = unit.transaction
     if (outcome in (Status.REFUNDED, Status.REVERSED) or _out_of_suspense(unit)) and _in_flight(unit):
         raise Conflict("A refund is on its way. Wait for its end, or decide it first.", code="refund_in_flight")
     attempts = [attempt for attempt in attempts if attempt.operation is not Operation.REFUND]
     credited_before = transaction.paid_minor
+    by_hand = _say_received(unit, attempts, received, outcome, now) if received is not None else None
     suspended = [
         attempt
         for attempt in attempts
         if attempt.status is AttemptStatus.UNDER_REVIEW and (attempt.paid is None or attempt.paid.minor > 0)
     ]
     if outcome is Status.COMPLETED:
-        _complete_by_hand(unit, attempts, suspended, now)
+        _complete_by_hand(unit, attempts, suspended, by_hand, now)
         for attempt in attempts:
             if attempt.status is AttemptStatus.SUCCEEDED and attempt.failed_by(*LOOKED_AT):
                 attempt.failure = None  # decided: the next of its kind is news again
@@ -192,7 +201,38 @@ def _refuse_failure_of_what_was_credited(unit: Unit) -> None:
         )
 
 
-def _complete_by_hand(unit: Unit, attempts: list[Attempt], suspended: list[Attempt], now: datetime) -> None:
+def _say_received(
+    unit: Unit, attempts: list[Attempt], received: Received, outcome: Status, now: datetime
+) -> tuple[Attempt, Money]:
+    """The attempt that a person speaks of, with what came. What was posted of it is corrected, for all that follows."""
+    seen = [attempt for attempt in attempts if attempt.status is AttemptStatus.UNDER_REVIEW] or [
+        attempt for attempt in attempts if attempt.status is AttemptStatus.SUCCEEDED
+    ]
+    meant = [attempt for attempt in attempts if attempt.reference == received.attempt_reference]
+    if received.attempt_reference is None:
+        meant = seen or attempts[-1:]
+    if len(meant) != 1:
+        raise Conflict("Say with which attempt it came: `attempt_reference`.", code="attempt_needed")
+    [attempt] = meant
+    before = attempt.paid if attempt in seen else None
+    try:
+        came = Money.parse(received.amount, (before or unit.transaction.amount).currency)
+    except MoneyError as error:
+        raise Invalid(str(error), errors=[FieldError("/body/received", str(error))]) from None
+    if attempt not in seen:
+        if seen or outcome is not Status.COMPLETED:
+            raise Conflict("Nothing came with this attempt that could be decided so.", code="nothing_received")
+        return attempt, came
+    if attempt.status is AttemptStatus.SUCCEEDED and came.minor < (before or attempt.amount).minor:
+        raise Conflict("More than that was credited. Refund the difference, or all of it.", code="already_credited")
+    _correct(unit, attempt, came)
+    unit.touch(attempt, now)
+    return attempt, came
+
+
+def _complete_by_hand(
+    unit: Unit, attempts: list[Attempt], suspended: list[Attempt], by_hand: tuple[Attempt, Money] | None, now: datetime
+) -> None:
     transaction = unit.transaction
     account = ACCOUNT.get(transaction.kind)
     if any(attempt.paid and attempt.paid.currency != transaction.amount.currency for attempt in suspended):
@@ -213,17 +253,17 @@ def _complete_by_hand(unit: Unit, attempts: list[Attempt], suspended: list[Attem
     if suspended or already:
         return
     # Nothing was ever reported as paid; the operator knows it from elsewhere, and says so in the reason.
-    attempt = attempts[-1]
+    attempt, paid = by_hand or (attempts[-1], attempts[-1].amount)
     if _refunded_or_going(unit, attempt):
         raise Conflict(
             "What came was refunded, so it cannot be completed. Resolve it as refunded.", code="already_refunded"
         )
     attempt.status = AttemptStatus.SUCCEEDED
-    attempt.paid = attempt.amount
+    attempt.paid = paid
     unit.touch(attempt, now)
-    transaction.paid_minor = attempt.amount.minor
+    transaction.paid_minor = paid.minor
     if account:
-        unit.journals.append(_collected(unit, attempt, attempt.amount, None))
+        unit.journals.append(_collected(unit, attempt, paid, None))
 
 
 def _give_back(unit: Unit, attempts: list[Attempt], outcome: Status, now: datetime) -> None:
