@@ -198,6 +198,34 @@ LIES = {
         {"owned", "paid"},
     ),
     "more paid than came": ("UPDATE transactions SET paid_minor = 6000 WHERE kind = 'funding'", {"owned", "paid"}),
+    "a payment credited to somebody else": (
+        "INSERT INTO ledger_accounts (id, code, user_id, currency)"
+        " VALUES ('00000000-0000-7000-8000-000000000001', 'sales', '00000000-0000-7000-8000-000000000002', 'NGN');"
+        " UPDATE ledger_entries SET account_id = '00000000-0000-7000-8000-000000000001' WHERE id ="
+        " (SELECT e.id FROM ledger_entries e JOIN ledger_journals j ON j.id = e.journal_id"
+        " WHERE j.kind = 'collected' AND e.amount_minor < 0)",
+        {"account", "wallet"},
+    ),
+    "a payment collected at another provider": (
+        "UPDATE ledger_accounts SET code = 'provider_clearing:stripe' WHERE code = 'provider_clearing:paystack'",
+        {"account"},
+    ),
+    "a posting of no transaction": (
+        "UPDATE ledger_journals SET transaction_id = NULL WHERE kind = 'collected'",
+        {"orphan_journal", "owned"},
+    ),
+    "a posting that nobody gave a reason for": (
+        "UPDATE ledger_journals SET source_type = 'gift', transaction_id = NULL WHERE kind = 'collected'",
+        {"collected", "orphan_journal", "owned", "paid"},
+    ),
+    "money in suspense that nobody brought": (
+        "UPDATE ledger_accounts SET code = 'suspense' WHERE code = 'provider_clearing:paystack'",
+        {"account", "suspense"},
+    ),
+    "money under review that is not in suspense": (
+        "UPDATE attempts SET status = 'under_review' WHERE operation = 'collect'",
+        {"collected", "paid", "suspense"},
+    ),
     "a refund without a refund": (
         "UPDATE transactions SET refunded_minor = 10 WHERE kind = 'funding'",
         {"owned", "refunded"},

@@ -33,17 +33,34 @@ JOURNAL = """
     SELECT journal_id || ' ' || currency AS id, '0' AS expected, sum(amount_minor)::text AS found
     FROM ledger_entries GROUP BY journal_id, currency HAVING sum(amount_minor) <> 0
 """
-# Journals of nothing: what they name does not exist. A journal without entries cannot be committed.
+# Journals of nothing: what they name does not exist, or is of another transaction. A journal without entries cannot be
+# committed.
 ORPHAN = """
     SELECT j.id::text AS id, j.source_type || ' ' || j.source_id AS expected, 'missing' AS found FROM (
         -- Apart, since NOT EXISTS within OR is no join: it is looked up for each journal.
         SELECT * FROM ledger_journals j
-        WHERE j.source_type = 'attempt' AND NOT EXISTS (SELECT FROM attempts a WHERE a.id = j.source_id)
+        WHERE j.source_type = 'attempt' AND NOT EXISTS (
+            SELECT FROM attempts a WHERE a.id = j.source_id AND a.transaction_id = j.transaction_id)
         UNION ALL SELECT * FROM ledger_journals j
-        WHERE j.source_type = 'refund' AND NOT EXISTS (SELECT FROM refunds r WHERE r.id = j.source_id)
+        WHERE j.source_type = 'refund' AND NOT EXISTS (
+            SELECT FROM refunds r WHERE r.id = j.source_id AND r.transaction_id = j.transaction_id)
         UNION ALL SELECT * FROM ledger_journals j
-        WHERE j.source_type = 'hold' AND NOT EXISTS (SELECT FROM holds h WHERE h.id = j.source_id)
+        WHERE j.source_type = 'hold' AND NOT EXISTS (
+            SELECT FROM holds h WHERE h.id = j.source_id AND h.transaction_id = j.transaction_id)
+        UNION ALL SELECT * FROM ledger_journals j
+        WHERE j.source_type NOT IN ('attempt', 'refund', 'hold')
+          AND NOT EXISTS (SELECT FROM ledger_repairs p WHERE p.journal_id = j.id)
     ) j
+"""
+# Whoever a transaction's money is, and whichever provider has it, its attempts say.
+ACCOUNT = """
+    SELECT j.id || ' ' || c.code AS id, 'the owner and a provider of transaction ' || t.id AS expected,
+           concat_ws(' of ', c.code, c.user_id) AS found
+    FROM ledger_accounts c JOIN ledger_entries e ON e.account_id = c.id JOIN ledger_journals j ON j.id = e.journal_id
+    JOIN transactions t ON t.id = j.transaction_id
+    LEFT JOIN (SELECT DISTINCT transaction_id, provider FROM attempts) a
+        ON a.transaction_id = j.transaction_id AND c.code = 'provider_clearing:' || a.provider
+    WHERE c.user_id <> t.user_id OR (c.user_id IS NULL AND a.provider IS NULL)
 """
 _WALLET_SUMS = """
     SELECT a.user_id, a.currency,
@@ -216,6 +233,23 @@ PAID = """
     ) a ON a.transaction_id = t.id
     WHERE t.kind IN ('payment', 'funding') AND t.paid_minor <> coalesce(a.minor, 0)
 """
+# What lies in suspense of a transaction is what its attempts that wait for a person brought, in each currency.
+SUSPENSE = """
+    WITH lies AS (
+        SELECT j.transaction_id, e.currency, -sum(e.amount_minor) AS minor
+        FROM ledger_accounts c JOIN ledger_entries e ON e.account_id = c.id JOIN ledger_journals j ON j.id = e.journal_id
+        WHERE c.code = 'suspense' AND j.transaction_id IS NOT NULL GROUP BY j.transaction_id, e.currency
+    ), waits AS (
+        SELECT a.transaction_id, coalesce(a.paid_currency, a.currency) AS currency,
+               sum(coalesce(a.paid_minor, a.amount_minor)) AS minor
+        FROM attempts a WHERE a.operation = 'collect' AND a.status = 'under_review'
+        GROUP BY a.transaction_id, coalesce(a.paid_currency, a.currency)
+    )
+    SELECT coalesce(l.transaction_id, w.transaction_id) || ' ' || coalesce(l.currency, w.currency) AS id,
+           coalesce(w.minor, 0)::text AS expected, coalesce(l.minor, 0)::text AS found
+    FROM lies l FULL JOIN waits w ON w.transaction_id = l.transaction_id AND w.currency = l.currency
+    WHERE coalesce(l.minor, 0) <> coalesce(w.minor, 0)
+"""
 EVENT_GAP = """
     SELECT t.id::text AS id, '1 to ' || t.version AS expected,
            coalesce(format('%s of %s to %s', e.number, e.first, e.last), 'none') AS found
@@ -230,6 +264,7 @@ BREAKS: Mapping[str, str] = {
     "trial_balance": TRIAL_BALANCE,
     "journal": JOURNAL,
     "orphan_journal": ORPHAN,
+    "account": ACCOUNT,
     "wallet": WALLET,
     "negative_wallet": NEGATIVE_WALLET,
     "wallet_holds": WALLET_HOLDS,
@@ -240,6 +275,7 @@ BREAKS: Mapping[str, str] = {
     "owned": OWNED,
     "refunded": REFUNDED,
     "paid": PAID,
+    "suspense": SUSPENSE,
 }
 WARNINGS: Mapping[str, str] = {"event_gap": EVENT_GAP}
 
