@@ -62,6 +62,11 @@ def test_the_same_payment_written_otherwise(file: Path, content: str | bytes) ->
     assert read(file, content) == [FIRST]
 
 
+def test_an_amount_that_names_another_currency_than_its_line_is_refused(file: Path) -> None:
+    with pytest.raises(BadFile, match=r"'USD 5000\.00' is not in NGN"):
+        read(file, HEADER + PAID.replace("5000.00", "USD 5000.00"))
+
+
 def test_columns_in_another_order_among_others(file: Path) -> None:
     (line,) = read(
         file,

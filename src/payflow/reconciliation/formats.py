@@ -30,7 +30,7 @@ NAIROBI = timezone(timedelta(hours=3), "EAT")
 DELIMITERS = (",", ";", "\t")
 PREAMBLE_ROWS = 30  # a statement begins with the organisation's name, its short code and the period
 YEARS = range(1970, 9999)  # a day more or less can still be told
-AMOUNT = re.compile(r"(?:[A-Z]{3} ?)?(-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?)")
+AMOUNT = re.compile(r"(?:([A-Z]{3}) ?)?(-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?)")
 MOMENTS = ("%d-%m-%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d-%m-%Y %H:%M", "%b %d, %Y %I:%M:%S %p",
            "%b %d, %Y %I:%M %p", "%d-%m-%Y", "%d/%m/%Y", "%b %d, %Y")  # fmt: skip
 
@@ -140,7 +140,9 @@ class Row:
         match = AMOUNT.fullmatch(text)
         if match is None:
             return self._refuse(column, f"{text!r} is no amount such as 1,234.50")
-        exact = Decimal(match[1].replace(",", "")).scaleb(exponent(currency))
+        if match[1] not in (None, currency):
+            return self._refuse(column, f"{text!r} is not in {currency}")
+        exact = Decimal(match[2].replace(",", "")).scaleb(exponent(currency))
         return exact if abs(exact) <= MAX_MINOR else self._refuse(column, "is too large")
 
     def _refuse(self, column: str, why: str) -> Never:
