@@ -469,8 +469,12 @@ def _paid_differently(unit: Unit, attempt: Attempt, result: Result, context: Con
         "received_before_currency": before.currency,
         "reason": PAID_DIFFERENTLY,
     }
-    tell = _tell_suspended if attempt.status is AttemptStatus.UNDER_REVIEW else _to_review
-    tell(unit, data, context)
+    if attempt.status is AttemptStatus.UNDER_REVIEW:
+        _tell_suspended(unit, data, context)
+        return
+    # What was sent and came back is posted as both, each of them once: nothing of it is to be decided again.
+    came_back = unit.transaction.kind not in ACCOUNT and attempt.status is AttemptStatus.REVERSED
+    _to_review(unit, data, context, stay=came_back)
 
 
 def _correct(unit: Unit, attempt: Attempt, received: Money) -> None:
@@ -703,10 +707,10 @@ def _for_a_person(unit: Unit, attempt: Attempt, what: Failure, context: Context)
     _to_review(unit, {"reason": what.code, "attempt_reference": attempt.reference}, context)
 
 
-def _to_review(unit: Unit, data: Mapping[str, Any], context: Context) -> None:
+def _to_review(unit: Unit, data: Mapping[str, Any], context: Context, *, stay: bool = False) -> None:
     """Told in any case; a payment that has ended in a way that nobody decides about stays as it is."""
     transaction = unit.transaction
-    reviewable = allowed(transaction.kind, transaction.status, Status.UNDER_REVIEW, Cause.PROVIDER)
+    reviewable = not stay and allowed(transaction.kind, transaction.status, Status.UNDER_REVIEW, Cause.PROVIDER)
     move(
         unit,
         Status.UNDER_REVIEW if reviewable else None,
