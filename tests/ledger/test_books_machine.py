@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from payflow.gateway.contract import ActionType, Failure, NextAction, Operation,
 from payflow.infra.database import Database, RawConnection
 from payflow.ledger import repository as ledger
 from payflow.transactions import repository as sql
-from payflow.transactions.aggregate import Attempt, Refund, RefundStatus, Source, Transaction, Unit
+from payflow.transactions.aggregate import Attempt, Received, Refund, RefundStatus, Source, Transaction, Unit
 from payflow.transactions.books.repository import BooksRepository
 from payflow.transactions.lifecycle import Cause, Kind, Status
 from payflow.transactions.outgoing import open_outgoing
@@ -264,10 +265,18 @@ class BooksMachine(RuleBasedStateMachine):
         self.stage.now += timedelta(hours=hours)
 
     @precondition(lambda self: self.attempts)
-    @rule(pick=picks, outcome=st.sampled_from((Status.COMPLETED, Status.FAILED, Status.REFUNDED, Status.REVERSED)))
-    def resolve(self, pick: int, outcome: Status) -> None:
+    @rule(
+        pick=picks,
+        outcome=st.sampled_from((Status.COMPLETED, Status.FAILED, Status.REFUNDED, Status.REVERSED)),
+        came=st.sampled_from((None, None, Decimal(1), Decimal(50), Decimal(7_000))),
+    )
+    def resolve(self, pick: int, outcome: Status, came: Decimal | None) -> None:
         attempt = self.attempts[pick % len(self.attempts)]
-        self._unless_refused(self.stage.transactions.resolve(attempt.transaction_id, outcome, "looked", ADMIN))
+        # How much came in all, a person says of collections only.
+        said = came is not None and attempt.operation is Operation.COLLECT
+        received = Received(came, attempt.reference) if said and came else None
+        about = (attempt.transaction_id, outcome, "looked", ADMIN)
+        self._unless_refused(self.stage.transactions.resolve(*about, received=received))
 
     @precondition(lambda self: self.refunds)
     @rule(pick=picks, completed=st.booleans())

@@ -229,6 +229,7 @@ def test_whatever_is_posted_to_a_wallet_is_told_in_words_that_are_documented() -
     taken = [journals.reversed_collection(*about, account="wallet", times=times) for times in range(3)]
     posted = [
         journals.collected(*about, None, account="wallet"),
+        journals.corrected(*about[:4], 100, "NGN", account="wallet", times=2),
         journals.released(about[0], about[1], user, about[4], account="wallet"),
         *taken,
         *(journals.reinstated(about[0], about[1], taken[0].lines, times) for times in range(3)),

@@ -49,6 +49,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 ENTRY_TYPES = {
     ("attempt", "collected"): "funding",
     ("attempt", "released"): "funding",
+    ("attempt", "corrected"): "funding",
     ("attempt", "reversed"): "chargeback",
     ("attempt", "reinstated"): "chargeback_won",
     ("refund", "refunded"): "refund",

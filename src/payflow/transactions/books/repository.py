@@ -54,13 +54,12 @@ ORPHAN = """
 """
 # Whoever a transaction's money is, and whichever provider has it, its attempts say.
 ACCOUNT = """
-    SELECT j.id || ' ' || c.code AS id, 'the owner and a provider of transaction ' || t.id AS expected,
+    SELECT j.id || ' ' || c.code AS id, 'the owner and a provider of transaction ' || j.transaction_id AS expected,
            concat_ws(' of ', c.code, c.user_id) AS found
     FROM ledger_accounts c JOIN ledger_entries e ON e.account_id = c.id JOIN ledger_journals j ON j.id = e.journal_id
-    JOIN transactions t ON t.id = j.transaction_id
-    LEFT JOIN (SELECT DISTINCT transaction_id, provider FROM attempts) a
-        ON a.transaction_id = j.transaction_id AND c.code = 'provider_clearing:' || a.provider
-    WHERE c.user_id <> t.user_id OR (c.user_id IS NULL AND a.provider IS NULL)
+    WHERE j.transaction_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM attempts a WHERE a.transaction_id = j.transaction_id
+            AND (a.user_id = c.user_id OR (c.user_id IS NULL AND c.code = 'provider_clearing:' || a.provider)))
 """
 _WALLET_SUMS = """
     SELECT a.user_id, a.currency,
