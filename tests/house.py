@@ -25,6 +25,7 @@ from payflow.bootstrap import PublisherFactory, Services, build_services
 from payflow.core.clock import Clock, utc_now
 from payflow.core.settings import Settings
 from payflow.events.publisher import EventPublisher
+from payflow.infra.database import Database
 from payflow.infra.queue.port import WEBHOOKS, QueueAway
 from payflow.infra.queue.rabbitmq import RabbitQueue
 from payflow.main import create_app
@@ -333,6 +334,18 @@ class _Late(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return await self.app.handle_async_request(request)
+
+
+@asynccontextmanager
+async def migrated_database(urls: Urls, *, pool_size: int = 4) -> AsyncIterator[Database]:
+    """A database of its own, without a house around it."""
+    url = await create_database(urls.postgres, template=urls.template)
+    built = Database(url, pool_size=pool_size)
+    try:
+        yield built
+    finally:
+        await built.close()
+        await drop_database(urls.postgres, url)
 
 
 @asynccontextmanager

@@ -50,6 +50,13 @@ class Shop:
         assert isinstance(found, Breakable)
         return found
 
+    def lose(self, path: str, *, finished: bool) -> None:
+        """The answer to the outcome (`finished`), or to the intent before it."""
+        if finished:
+            self.lose_the_outcome(path)
+        else:
+            self.line.lose(INTENT)
+
     def lose_the_outcome(self, path: str) -> None:
         """From the order on, the next move that is written is not heard of."""
 
@@ -195,10 +202,7 @@ async def test_the_outcome_of_a_refund(shop: Shop) -> None:
 async def test_a_withdrawal(shop: Shop, finished: bool) -> None:
     await fill(shop.house, shop.ada, 1_000_000)
     before = await shop.orders("/transfer")
-    if finished:
-        shop.lose_the_outcome("/transfer")
-    else:
-        shop.line.lose(INTENT)
+    shop.lose("/transfer", finished=finished)
     again = await answered(
         shop, lambda: shop.ada.post("/wallet/withdraw", key="e", json=body("paystack")), finished=finished
     )
@@ -215,10 +219,7 @@ async def test_an_approval(shop: Shop, finished: bool) -> None:
     await fill(shop.house, shop.ada, 20_000_000)
     asked = await shop.ada.post("/wallet/withdraw", key="f", json=body("paystack", amount="150000.00"))
     before = await shop.orders("/transfer")
-    if finished:
-        shop.lose_the_outcome("/transfer")
-    else:
-        shop.line.lose(INTENT)
+    shop.lose("/transfer", finished=finished)
 
     async def ask() -> httpx.Response:
         path = f"/wallet/withdrawals/{asked.json()['id']}/approve"
@@ -234,10 +235,7 @@ async def test_an_approval(shop: Shop, finished: bool) -> None:
 async def test_a_purchase_of_airtime(shop: Shop, finished: bool) -> None:
     await fill(shop.house, shop.ada, 1_000_000)
     before = await shop.orders("/pay")
-    if finished:
-        shop.lose_the_outcome("/pay")
-    else:
-        shop.line.lose(INTENT)
+    shop.lose("/pay", finished=finished)
     wanted = {**AIRTIME, "phone": phone(70 + finished)}
     again = await answered(shop, lambda: shop.ada.post(PURCHASE, key="s", json=wanted), finished=finished)
     assert again.json()["status"] == ("processing" if finished else "pending")
@@ -287,10 +285,7 @@ async def test_a_cancellation(shop: Shop) -> None:
 async def test_an_otp(shop: Shop, finished: bool) -> None:
     payment = await shop.ada.pay("cpay", method="otp")
     before = await shop.orders("/confirm")
-    if finished:
-        shop.lose_the_outcome("/confirm")
-    else:
-        shop.line.lose(INTENT)
+    shop.lose("/confirm", finished=finished)
 
     async def ask() -> httpx.Response:
         return await shop.ada.post(f"/payments/{payment['id']}/submit-otp", key="k", json={"otp": "123456"})

@@ -15,19 +15,15 @@ from payflow.infra.database import Database
 from payflow.ledger import journals
 from payflow.ledger.journals import Journal, Line, account_id
 from payflow.ledger.repository import INSERT_ENTRIES, INSERT_JOURNALS, Accounts, parameters
-from tests.house import Urls
-from tests.services import create_database, drop_database
+from tests.house import Urls, migrated_database
 
 USER, PAID = uuid7(), Money(500_000, "NGN")
 
 
 @pytest.fixture(scope="module")
 async def database(urls: Urls) -> AsyncIterator[Database]:
-    url = await create_database(urls.postgres, template=urls.template)
-    built = Database(url, pool_size=4)
-    yield built
-    await built.close()
-    await drop_database(urls.postgres, url)
+    async with migrated_database(urls) as built:
+        yield built
 
 
 async def post(raw: Any, accounts: Accounts, *posted: Journal) -> None:

@@ -6,18 +6,14 @@ import pytest
 
 from payflow.core.ids import uuid7
 from payflow.infra.database import Database
-from tests.house import Urls
+from tests.house import Urls, migrated_database
 from tests.reconciliation.books import Books
-from tests.services import create_database, drop_database
 
 
 @pytest.fixture(scope="package")
 async def database(urls: Urls) -> AsyncIterator[Database]:
-    url = await create_database(urls.postgres, template=urls.template)
-    built = Database(url, pool_size=4)
-    yield built
-    await built.close()
-    await drop_database(urls.postgres, url)
+    async with migrated_database(urls) as built:
+        yield built
 
 
 @pytest.fixture(scope="package")

@@ -14,9 +14,8 @@ from payflow.infra.database import Database
 from payflow.reconciliation.report import write_report
 from payflow.reconciliation.repository import BATCH
 from payflow.reconciliation.service import DifferenceKind, Summary
-from tests.house import Urls
+from tests.house import Urls, migrated_database
 from tests.reconciliation.books import NOW, Books, at
-from tests.services import create_database, drop_database
 
 # Payments of 5,000.00, each with its posting and with a refund of 1,000.00 of its own, as the core leaves them. Written past
 # the triggers: through the core a thousand take some seconds.
@@ -65,11 +64,8 @@ COLUMNS = ("Reference", "Amount", "Currency", "Status", "Transaction date", "Pay
 
 @pytest.fixture
 async def database(urls: Urls) -> AsyncIterator[Database]:
-    url = await create_database(urls.postgres, template=urls.template)
-    built = Database(url, pool_size=2)
-    yield built
-    await built.close()
-    await drop_database(urls.postgres, url)
+    async with migrated_database(urls, pool_size=2) as built:
+        yield built
 
 
 async def made(database: Database, number: int, batch: int = BATCH) -> Books:

@@ -9,17 +9,13 @@ from payflow.core.clock import utc_now
 from payflow.core.ids import uuid7
 from payflow.infra.database import Database
 from payflow.webhooks.repository import Body, keep
-from tests.house import Urls, eventually
-from tests.services import create_database, drop_database
+from tests.house import Urls, eventually, migrated_database
 
 
 @pytest.fixture
 async def database(urls: Urls) -> AsyncIterator[Database]:
-    url = await create_database(urls.postgres, template=urls.template)
-    built = Database(url, pool_size=4)
-    yield built
-    await built.close()
-    await drop_database(urls.postgres, url)
+    async with migrated_database(urls) as built:
+        yield built
 
 
 async def test_two_workers_with_the_same_messages_in_another_order_do_not_block_each_other(database: Database) -> None:
